@@ -201,7 +201,7 @@ $(B)/msa: $(APP_OBJ) $(SIDE_OBJ) $(LIB_OBJ)
 $(B)/ref/parallel/mpi/%.o: private FOUND += $(shell pkg-config --cflags $(MPI) 2>/dev/null)
 ON_GPUS = $(if $(CUDA),$(NCCL))
 $(B)/cuda/parallel/nccl/%.o: private FOUND += $(NCCLFLAGS)
-$(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(B)/ref/parallel/mpi/world.o $(if $(ON_GPUS),$(B)/cuda/parallel/nccl/wire.o) \
+$(B)/msa-mpi: $(filter-out %/parallel/world.o,$(APP_OBJ)) $(patsubst %.c,$(B)/%.o,$(wildcard ref/parallel/mpi/*.c)) $(if $(ON_GPUS),$(B)/cuda/parallel/nccl/wire.o) \
               $(if $(ON_GPUS),$(filter-out %/no_nccl.o,$(SIDE_OBJ)),$(SIDE_OBJ)) $(LIB_OBJ)
 	$(Q)$(LINK) $(LINKFLAGS) $^ $(filter-out $(LIBS),$(APPLIBS)) $(shell pkg-config --libs $(MPI)) $(if $(ON_GPUS),$(NCCLLIBS)) $(if $(OPENBLAS),-ldl -lpthread) -lm $(whole)
 # No kernel is left out of its table.

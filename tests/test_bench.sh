@@ -225,6 +225,15 @@ done
 [[ -z $bad ]]
 check $? "... by names that are in the table$bad"
 rm -r "$W/plan"
+N=256 KEYS=512 REQUESTS=2 PAIRS=2 NAMES="forward decode" data/bench/ranks.sh "$W/ranks.txt" > "$W.out" 2> "$W.err"
+measured=$?
+if grep -q '^ranks: skipped' "$W.out"; then
+    skip "two ranks against two threads" "no msa-mpi or no mpirun here"
+else
+    [[ $measured -eq 0 && ! -s $W.err && $(grep -cE 'two threads [0-9.]+ ms, two ranks [0-9.]+ ms, ratio [0-9.]+ \([0-9.]+ to [0-9.]+ of 2 pairs\)$' "$W/ranks.txt") -eq 3 ]]
+    check $? "two ranks against two threads, forward both ways and decode"
+fi
+rm -f "$W/ranks.txt"
 
 # ---- What there is no time for ---------------------------------------------------------------------------
 

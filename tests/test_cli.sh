@@ -180,6 +180,32 @@ same_file "$W/given/index_lse.npy" "$W/named/index_lse.npy"
 runs 0 "recall" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --seed 3
 says '^index +0\.[0-9]+ +0\.[0-9]+$'
 says '^random, seed 3 +0\.[0-9]+ +0\.[0-9]+$'
+# Two sequences, cut elsewhere so that they differ, have the mean of both; padding is not counted.
+rows() { # rows NAME DESCR FIRST N WIDTH SHAPE: some of $W/2NAME.npy
+    payload "$W/2$1.npy" | tail -c +$(($3 * $5 * 4 + 1)) | head -c $(($4 * $5 * 4)) | npy "$W/part$1.npy" "$2" "$6"
+}
+part() { # part FIRST_KEY KEYS FIRST_QUERY: of that sequence alone
+    rows q '<f4' $3 13 64 '(13, 4, 16)' && rows qi '<f4' $3 13 16 '(13, 2, 8)' && rows k '<f4' $1 $2 32 "($2, 2, 16)" && rows ki '<f4' $1 $2 8 "($2, 8)"
+    "$MSA" recall --q "$W/partq.npy" --k "$W/partk.npy" --qi "$W/partqi.npy" --ki "$W/partki.npy" "${size[@]}" --fp8 2>> "$W.err"
+}
+part 0 50 0 > "$W/part-one" && part 50 40 13 > "$W/part-two" && le32 0 50 90 | npy "$W/unequal.npy" '<i4' '(3,)'
+runs 0 "recall: two sequences" recall "${two[@]:0:4}" "${two[@]:6}" "${size[@]}" --cu-q "$W/2cu-q.npy" --cu-kv "$W/unequal.npy" --fp8
+awk '/^index/ { row[FILENAME, ++line[FILENAME]] = $(NF - 1); row[FILENAME, line[FILENAME], 2] = $NF } /^averages/ { n[FILENAME] = $4 }
+    END { a = ARGV[1]; b = ARGV[2]; both = ARGV[3]; bad = n[a] + n[b] != n[both] || !n[a] || !n[b]
+        for (i = 1; i <= 3; i++) {
+            d = (n[a] * row[a, i] + n[b] * row[b, i]) / n[both] - row[both, i]; e = (n[a] * row[a, i, 2] + n[b] * row[b, i, 2]) / n[both] - row[both, i, 2]
+            bad = bad || d * d > 1e-8 || e * e > 1e-8 || !row[both, i] || !row[both, i, 2] }
+        exit bad }' "$W/part-one" "$W/part-two" "$W.out"
+check $? "... the mean of both, by three kinds of index keys"
+sed /^random/d "$W.out" > "$W/both"
+runs 0 "recall: two padded sequences" recall --q "$W/padded2q.npy" --qi "$W/padded2qi.npy" --k "$W/2k.npy" --ki "$W/2ki.npy" "${size[@]}" \
+    --cu-q "$W/padded2cu-q.npy" --cu-kv "$W/unequal.npy" --len-q "$W/2len-q.npy" --fp8
+sed /^random/d "$W.out" | cmp -s - "$W/both"
+check $? "... as without padding"
+unequal=("${two[@]}" "${size[@]}" --cu-q "$W/2cu-q.npy" --cu-kv "$W/unequal.npy")
+runs 0 "forward: two sequences cut elsewhere" forward --backend ref "${unequal[@]}" --out "$W/unequal"
+runs 0 "recall: two sequences, their ids given" recall "${two[@]:0:4}" --ids "$W/unequal/ids.npy" --block 8 "${unequal[@]: -4}"
+says "^given ids  *$(sed -n 's/^index  *\(0\.[0-9]*  *0\.[0-9]*\)$/\1/p' "$W/both")"
 runs 0 "recall: 8-bit index keys" recall "${in[@]:0:4}" "${in[@]:6}" "${size[@]}" --fp8
 grep -qE '^index keys of 8 bits \(E4M3\) +0\.[0-9]{4} +0\.[0-9]{4}$' "$W.out" && grep -q '^8 bits choose the blocks that 16 bits choose in [0-9.]*% of the pairs' "$W.out"
 check $? "... and how often they agree with bf16"
@@ -200,10 +226,10 @@ check $? "... with the bytes that are settled"
 runs 0 "cost: lengths and sizes of one's own" cost --n 1000,4K --heads 8 --kv-heads 2 --topk 4
 says '^ +1000 '
 runs 0 "cost: between machines" cost --ranks 4 --n 1M --chunk 1,1M --link 25 --csv "$W/ranks.csv"
-says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* queries '
+says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* 3\.49 GB +queries '
 says '^ +1M +1M .* keys '
 says '^MSA: queries travel cheaper in chunks of up to 0\.'
-awk -F , 'NF != 9 { bad = 1 } $2 == 1 && $6 != 3 * 2304 * 1048576 / 4 { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
+awk -F , 'NF != 10 { bad = 1 } $2 == 1 && ($6 != 3 * 2304 * 1048576 / 4 || $10 != 3328 * 1048576) { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
 check $? "... with the bytes in the CSV"
 
 runs 0 "kernels" kernels

@@ -100,6 +100,7 @@ static void machines(void)
     traffic_pass_kv(&one, bytes);
     check_true(&c, bytes[TRAFFIC_KEYS] == 3.0 * 2 * 4 * 128 * 4 * (1 << 20), "keys");
     check_true(&c, bytes[TRAFFIC_INDEX_KEYS] == 3.0 * 128 * 4 * (1 << 20), "index keys");
+    check_true(&c, traffic_held(&one) == (2.0 * 512 + 128 + 512) * 4 * (1 << 20), "held where keys travel");
     traffic_call small = one;
     small.index_key = 1;
     traffic_pass_kv(&small, bytes);

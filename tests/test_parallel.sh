@@ -325,23 +325,48 @@ cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
 exec "$@"
 END2
-ends() { # ends NAME PROGRAM...: some status, at most a line, nothing written
-    local what=$1
-    shift
+ends() { # ends NAME LINE PROGRAM...: some status, this line and no other, nothing written
+    local what=$1 line=$2
+    shift 2
     rm -rf "$W/none"
     "$@" --out "$W/none" > "$W.out" 2> "$W.err"
-    [[ $? -ne 0 && ! -e $W/none && ! -s $W.out && $(wc -l < "$W.err") -le 1 ]]
+    [[ $? -ne 0 && ! -e $W/none && ! -s $W.out && $(< "$W.err") == "$line" ]]
     check $? "$what: the others end, nothing is written"
 }
-ends "one of three ranks is killed" mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}"
-# Later, in the middle of seconds of work.
+ends "one of three ranks is killed before it joins" "" mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}"
+# Later, in the middle of many seconds of work: it has opened the last of its files, so all have joined.
 cat > "$W/one-dies-later" << 'END2'
-[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || (sleep 1; kill -9 $$) &
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne "$WHO" ] || (until ls -l /proc/$$/fd | grep -q one-k; do sleep 0.05; done; sleep 0.5; kill -9 $$) &
 exec "$@"
 END2
-zeros $((2048 * 512)) | npy "$W/long-q.npy" '<f4' '(2048, 8, 64)'
-ends "one of three ranks is killed at work" mpirun -q -n 3 sh "$W/one-dies-later" "$MPI" dense --q "$W/long-q.npy" \
-    --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref
+zeros $((8192 * 512)) | npy "$W/long-q.npy" '<f4' '(8192, 8, 64)'
+long=(dense --q "$W/long-q.npy" --k "$W/one-k.npy" --v "$W/one-k.npy" --backend ref)
+for WHO in 0 2; do
+    export WHO
+    ends "rank $WHO of three is killed at work, another says so" "msa dense: rank $WHO of 3 has died" mpirun -q -n 3 sh "$W/one-dies-later" \
+        "$MPI" "${long[@]}"
+done
+ends "mpirun is stopped, nobody has died" "" timeout --foreground -s TERM 2 mpirun -q -n 3 "$MPI" "${long[@]}"
+# Ranks have memory to read what is their own, and not for all keys: of those that cannot go on one says why, and no other that it has died.
+cat > "$W/all-have-little" << 'END2'
+ulimit -v 420000
+exec "$@"
+END2
+if ldd "$MPI" | grep -q lib.san; then
+    skip "three ranks have too little memory" "sanitizers need more address space"
+else
+    mpirun -q -n 3 sh "$W/all-have-little" "$MPI" dense "${big[@]:0:8}" --move keys --out "$W/none" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && ! -e $W/none && ! -s $W.out && $(wc -l < "$W.err") -eq 1 ]] && grep -q '^msa dense: rank [0-2] of 3: expected memory' "$W.err"
+    check $? "three ranks have too little memory: one line"
+fi
+# What rank 0 prints goes to mpirun. Where that is a full device, nobody but mpirun can know; a full device of its own is an error.
+cat > "$W/prints-to-full" << 'END2'
+exec "$@" > /dev/full
+END2
+rm -rf "$W/none"
+mpirun -q -n 2 sh "$W/prints-to-full" "$MPI" dense "${in[@]}" --out "$W/none" > "$W.out" 2> "$W.err"
+[[ $? -eq 2 && ! -e $W/none && $(< "$W.err") == "msa dense: standard output: expected to write there, found it closed or full" ]]
+check $? "a full device for what the first rank prints: one line, nothing written"
 # A slow rank, which the others wait for: it stops again and again, for twice as long as it runs.
 cat > "$W/one-is-slow" << 'END2'
 if [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -eq 1 ]; then

@@ -112,8 +112,9 @@ pid=$!
 while kill -0 $pid 2> /dev/null && [[ $(wc -l < "$W/cut.csv" 2> /dev/null) -lt 8 ]]; do sleep 0.05; done
 kill -KILL "$(< "$W/pid.1")"
 wait $pid
-[[ $? -ne 0 && -e $W/cut.safetensors.train && ! -e $W/cut.safetensors && $(wc -l < "$W.err") -le 1 ]]
-check $? "one of two ranks is killed: the other ends, the last state is there"
+[[ $? -ne 0 && -e $W/cut.safetensors.train && ! -e $W/cut.safetensors ]] &&
+    [[ $(< "$W.err") == "msa train: rank 1 of 2 has died: the same command goes on from the last saved state" ]]
+check $? "one of two ranks is killed: the other says so and ends, the last state is there"
 cp "$W/cut.safetensors.train" "$W/state" && cp "$W/cut.csv" "$W/rows"
 on() { # on NAME PROGRAM... -- [OPTION...]: goes on for a few steps
     rm -f "$W"/cut.*

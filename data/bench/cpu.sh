@@ -6,6 +6,7 @@
 #   cpu-peers-*.json               data/bench/peers/cpu.py: PyTorch beside ours on the same tensors (PYTHON has PyTorch)
 #   cpu-memory.txt                 peak memory of a chunk of 4096 queries over a million keys (10 GB)
 #   cpu-train.txt                  a training step of the small model with the plain reference, with fast, and in bf16
+#   cpu-ranks.txt                  data/bench/ranks.sh: two ranks of one thread against two threads
 # ON=epyc keeps those of a second kind of processor apart: cpu-epyc-16k.json, of one with AVX512-BF16.
 # Kernels of bf16 (STAGE/amx) run on tiles where the processor has some; without, the files say "tiles": false, and it
 # takes longer. Dense attention at 64K takes most of the time. NAMES picks some; SECONDS_EACH is for the repeats of a
@@ -16,7 +17,7 @@ cd "$(dirname "$0")/../.." || exit 2
 B=${B:-build} MSA=${MSA:-$B/msa} PYTHON=${PYTHON:-python3}
 DIR=${1:-data/bench} CPU=${1:-data/bench}/cpu${ON:+-$ON}
 EACH=${SECONDS_EACH:-1}
-NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m memory train}
+NAMES=${NAMES:-16k 32k 64k gradients-16k decode-1m decode-1m-bf16 decode-8x1m-bf16 chunk-1m ladder peers-16k peers-64k peers-chunk-1m memory train ranks}
 ONE='heads=16:1 width=128:128 block=128 topk=16'
 ALL='heads=64:4 width=128:128 block=128 topk=16'
 
@@ -97,4 +98,5 @@ if wanted memory; then
     cat "$CPU-memory.txt"
 fi
 train
+! wanted ranks || B=$B MSA=$MSA data/bench/ranks.sh "$CPU-ranks.txt" || failed=1
 exit $failed

@@ -118,6 +118,7 @@ typedef struct machines {
 typedef struct moved {
     double dense_kv, dense_q, kv, kv_8, q;
     double most_q; /* the most that a rank sends of q */
+    double held;   /* that it holds for kv */
 } moved;
 
 static double mean_kv(traffic_call c)
@@ -139,8 +140,8 @@ static moved move(const msa_shape *s, int64_t ranks, int64_t n, int64_t chunk)
     traffic_call msa = {s, (int)ranks, (double)chunk, (double)n, 2, 2, false}, dense = msa, small = msa;
     dense.dense = true;
     small.index_key = 1;
-    return (moved){mean_kv(dense), mean_q(dense), mean_kv(msa),
-                   mean_kv(small), mean_q(msa),   traffic_most_q(&msa)};
+    return (moved){mean_kv(dense), mean_q(dense),        mean_kv(msa),      mean_kv(small),
+                   mean_q(msa),    traffic_most_q(&msa), traffic_held(&msa)};
 }
 
 /* Three digits and a unit in ten columns. */
@@ -172,8 +173,8 @@ static void print_machines(const msa_shape *s, const lengths *l, const machines 
         "mean bytes that each of %lld ranks sends for one layer, 2 an element, where the queries are the last\n"
         "'chunk' of N tokens, and ms of the rank that sends most, at %g GB/s\n\n",
         (long long)m->ranks, m->link);
-    printf("%10s%10s%10s%10s%10s%10s%10s  %-8s%9s%9s\n", "N", "chunk", "dense KV", "dense Q", "MSA KV",
-           "8-bit", "MSA Q", "moves", "ms KV", "ms Q");
+    printf("%10s%10s%10s%10s%10s%10s%10s%10s  %-8s%9s%9s\n", "N", "chunk", "dense KV", "dense Q", "MSA KV",
+           "8-bit", "MSA Q", "KV holds", "moves", "ms KV", "ms Q");
     for (int i = 0; i < l->n; i++)
         for (int j = 0; j < m->chunk.n; j++) {
             const int64_t n = l->value[i], chunk = m->chunk.value[j];
@@ -187,6 +188,7 @@ static void print_machines(const msa_shape *s, const lengths *l, const machines 
             print_amount(x.kv, "B");
             print_amount(x.kv_8, "B");
             print_amount(x.q, "B");
+            print_amount(x.held, "B");
             printf("  %-8s%9.3g%9.3g\n", x.q < x.kv ? "queries" : "keys", x.kv / m->link / 1e6,
                    x.most_q / m->link / 1e6);
         }
@@ -194,8 +196,10 @@ static void print_machines(const msa_shape *s, const lengths *l, const machines 
     print_crossing(s, m, true);
     print_crossing(s, m, false);
     printf(
-        "KV: keys travel to the queries; Q: queries to the owners of the keys, and partial outputs back. The "
-        "last\ntwo columns are those of MSA with 16-bit index keys; 8-bit ones travel in KV alone.\n");
+        "KV: keys travel to the queries; Q: queries to the owners of the keys, and partial outputs back. KV "
+        "holds: what\nevery rank then has for a moment, of the keys of all. This and the last two columns "
+        "are "
+        "those of MSA with 16-bit\nindex keys; 8-bit ones travel in KV alone.\n");
 }
 
 static int write_machines(const char *command, const char *path, const msa_shape *s, const lengths *l,
@@ -207,15 +211,16 @@ static int write_machines(const char *command, const char *path, const msa_shape
     if (!text)
         return 2;
     text[0] = 0;
-    cli_append(text, size, "n,chunk,ranks,dense_kv,dense_q,msa_kv,msa_kv_1byte_index,msa_q,msa_q_most\n");
+    cli_append(text, size,
+               "n,chunk,ranks,dense_kv,dense_q,msa_kv,msa_kv_1byte_index,msa_q,msa_q_most,msa_kv_held\n");
     for (int i = 0; i < l->n; i++)
         for (int j = 0; j < m->chunk.n; j++) {
             const int64_t n = l->value[i], chunk = m->chunk.value[j];
             const moved x = move(s, m->ranks, n, chunk);
             if (chunk <= n)
-                cli_append(text, size, "%lld,%lld,%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n", (long long)n,
-                           (long long)chunk, (long long)m->ranks, x.dense_kv, x.dense_q, x.kv, x.kv_8, x.q,
-                           x.most_q);
+                cli_append(text, size, "%lld,%lld,%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n",
+                           (long long)n, (long long)chunk, (long long)m->ranks, x.dense_kv, x.dense_q, x.kv,
+                           x.kv_8, x.q, x.most_q, x.held);
         }
     int bad = cli_begin_output(command, "--csv", path);
     if (!bad && !io_write_file(path, &(io_chunk){text, strlen(text)}, 1, err))

@@ -102,6 +102,7 @@ static int run_command(int argc, char **argv)
             name,
             "expected one process, found %d: mpirun can have forward, backward, dense, decode and train",
             transport_world()->ranks);
+    cli_keep_will(name, "");
     cli_start_threads();
     return run(argc - 1, argv + 1);
 }

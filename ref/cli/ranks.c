@@ -103,6 +103,7 @@ static void open_home(transport *t, const job *j, home *h, int rank)
 {
     if (new_home(h, rank, t->ranks, j->call))
         return;
+    transport_last_word();
     if (h->files.err[0])
         cli_fail(j->command, "%s", h->files.err);
     else
@@ -323,6 +324,7 @@ static void run_rank(transport *t, void *context)
         open_home(t, j, &h, 0);
     const msa_status status = work(t, j, &h, &why);
     if (status != MSA_OK) {
+        transport_last_word();
         cli_fail(j->command,
                  "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
                  t->rank, t->ranks, why ? why : msa_strerror(status));

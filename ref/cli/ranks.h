@@ -25,6 +25,12 @@ typedef struct cli_ranks {
 
 /** Joins those that mpirun has started; of all but the first nothing more is seen until all agree. */
 void cli_start_ranks(void);
+/** What is said if this rank dies, by another on its machine: that it has, and `rest`. */
+void cli_keep_will(const char *command, const char *rest);
+/** In a handler of SIGTERM, by which mpirun ends the others: whether a rank has died, which then has been said. */
+bool cli_says_who_died(void);
+/** A handler that ends this process: with such a line, or as the signal does. */
+void cli_end_by(int number);
 /** Whether the command can be several processes; the others would write the same files. */
 bool cli_takes_ranks(const char *name);
 /** Whether this is the rank that writes and prints. */

@@ -1,4 +1,5 @@
 /* Processes that mpirun started speak with one voice: the first rank's, or that of the first that failed. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,13 +7,43 @@
 
 #include "ranks.h"
 
-static int real_stderr = -1; /* of a rank whose own goes into a file meanwhile */
+static volatile sig_atomic_t real_stderr = -1; /* of a rank whose own goes into a file meanwhile */
 static bool agreed;
+
+bool cli_says_who_died(void)
+{
+    const char *line = transport_dead();
+    const ssize_t n = line ? write(real_stderr < 0 ? 2 : real_stderr, line, strlen(line)) : 0;
+    (void)n; /* less where nobody hears it */
+    return line;
+}
+
+void cli_end_by(int number)
+{
+    if (cli_says_who_died())
+        _exit(128 + number);
+    transport_will(NULL);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+void cli_keep_will(const char *command, const char *rest)
+{
+    char line[256];
+    const transport *world = transport_world();
+    if (!world)
+        return;
+    snprintf(line, sizeof line, "msa %s: rank %d of %d has died%s\n", command, world->rank, world->ranks,
+             rest);
+    transport_will(line);
+}
 
 void cli_start_ranks(void)
 {
     const transport *world = transport_world();
     FILE *kept = world && world->rank > 0 ? tmpfile() : NULL;
+    if (world)
+        signal(SIGTERM, cli_end_by);
     if (!world || world->rank == 0)
         return;
     if (!freopen("/dev/null", "w", stdout))
@@ -48,9 +79,10 @@ static void restore_stderr(bool say)
     for (ssize_t n; say && (n = read(2, text, sizeof text)) > 0;)
         if (write(real_stderr, text, (size_t)n) != n)
             break;
-    dup2(real_stderr, 2);
-    close(real_stderr);
+    const int mine = real_stderr;
+    dup2(mine, 2);
     real_stderr = -1;
+    close(mine);
 }
 
 int cli_agree(int status)

@@ -15,7 +15,7 @@ int train_agree(transport *t, int status);
  *  options, which `fingerprint` stands for. */
 int train_agree_to_begin(const char *command, transport *t, int status, uint64_t fingerprint,
                          const char *err);
-/** What all have done in so many seconds, printed by the first. 0, or 2 after an error line. */
-int train_report(const char *command, const trainer *t, transport *ranks, double seconds);
+/** What all have done in so many seconds, printed by the first. False if memory runs out. */
+bool train_report(const trainer *t, transport *ranks, double seconds);
 
 #endif

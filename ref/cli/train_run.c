@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "../bench/timing.h"
 #include "../model/evaluate.h"
@@ -30,7 +31,8 @@ static volatile sig_atomic_t stop;
 
 static void on_signal(int number)
 {
-    (void)number;
+    if (number == SIGTERM && cli_says_who_died())
+        _exit(128 + number);
     stop = 1;
 }
 
@@ -100,6 +102,13 @@ static int save(const char *command, const train_job *j, const trainer *t)
     return ok ? 0 : cli_fail(command, "%s", err);
 }
 
+/* A rank that has to leave the others: they would wait for it. */
+static void end_all(const char *command, transport *ranks)
+{
+    transport_last_word();
+    ranks->end(ranks, report_no_memory(command));
+}
+
 /* What is said and kept of a step. */
 static int note_step(const char *command, train_job *j, const trainer *t, const train_text *text,
                      const train_step *s, bool stopping)
@@ -128,9 +137,9 @@ static int run_steps(const char *command, train_job *j, trainer *t, const train_
     const bool early = trainer_steps(t) < j->train.steps;
     if (early && is_first(j))
         printf("stopped after step %" PRId64 "; the same command goes on from there\n", trainer_steps(t));
-    if (j->train.ranks)
-        status = train_report(command, t, j->train.ranks, timing_now() - start);
-    return status ? status : early ? 130 : 0;
+    if (j->train.ranks && !train_report(t, j->train.ranks, timing_now() - start))
+        end_all(command, j->train.ranks);
+    return early ? 130 : 0;
 }
 
 static bool exists(const char *path)
@@ -172,7 +181,7 @@ static int finish(const char *command, const train_job *j, const trainer *t, con
 {
     io_error err;
     double bits;
-    at_signals(SIG_DFL);
+    at_signals(cli_end_by);
     if (stop) {
         printf("stopped before the last judgement; the same command goes on from there\n");
         return 130;
@@ -245,7 +254,8 @@ static int train(const char *command, train_job *j, const train_text *text)
         fflush(stdout);
     }
     if (!status && j->train.ranks && !trainer_join(t))
-        status = report_no_memory(command);
+        end_all(command, j->train.ranks);
+    cli_keep_will(command, ": the same command goes on from the last saved state");
     if (!status)
         status = run_steps(command, j, t, text);
     if (!status)

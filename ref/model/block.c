@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../parallel/transport.h"
 #include "internal.h"
 
 void must(msa_status status)
 {
     if (status == MSA_OK)
         return;
+    transport_last_word();
     fprintf(stderr, "msa: internal error: %s\n", msa_strerror(status));
     abort();
 }

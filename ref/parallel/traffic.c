@@ -92,6 +92,13 @@ void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
 }
 /* [pass_kv] */
 
+double traffic_held(const traffic_call *c)
+{
+    const double width = (double)c->s->n_kv_heads * c->s->d_head * c->element,
+                 index = c->dense ? 0 : c->s->d_index * c->index_key;
+    return c->keys * (2 * width + index + fmax(width, index));
+}
+
 void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
 {
     const double width = 2.0 * c->s->n_kv_heads * c->s->d_head + (c->dense ? 0 : c->s->d_index);

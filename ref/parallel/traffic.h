@@ -48,6 +48,10 @@ void traffic_pass_q(const traffic_call *c, double pairs, double bytes[TRAFFIC_N_
 /** Keys travel to the queries (pass-KV): the same. */
 void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
 
+/** Bytes that every rank holds for a moment where keys travel, of a layer: whole sequences, and of K or V, or of Ki if that is
+ *  wider, what has come and is not yet in its place. */
+double traffic_held(const traffic_call *c);
+
 /** A backward pass: keys travel, and their gradients, in float32, back to the owners. */
 void traffic_backward(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
 

@@ -49,4 +49,14 @@ transport *transport_world(void);
 /** Leaves them; after the last exchange. */
 void transport_leave(void);
 
+/** Keeps a line for the case that this process dies, of 255 bytes at most, in place of the one before; NULL: it is to end in
+ *  silence. */
+void transport_will(const char *line);
+/** For handlers of the signal by which mpirun ends the others where one has died: the line of such a rank of this machine. ""
+ *  where another has said it, NULL where all live or left in silence. */
+const char *transport_dead(void);
+/** Before a line that says why all ranks end, and `end`: of those on a machine that cannot go on the first returns, the others
+ *  wait for their end. */
+void transport_last_word(void);
+
 #endif

@@ -3,7 +3,7 @@
 #include <mpi.h>
 #include <stdlib.h>
 
-#include "../transport.h"
+#include "will.h"
 
 #define MOST ((size_t)1 << 30) /* bytes of a message: MPI counts in int */
 
@@ -52,6 +52,7 @@ transport *transport_world(void)
         MPI_Init(NULL, NULL);
         MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
         MPI_Comm_size(MPI_COMM_WORLD, &world.ranks);
+        will_open();
     }
     return &world;
 }
@@ -59,4 +60,5 @@ transport *transport_world(void)
 void transport_leave(void)
 {
     MPI_Finalize();
+    transport_will(NULL);
 }
