@@ -90,7 +90,7 @@ typedef struct body {
         *backward;
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
-    const bool *screens_fast;
+    const int64_t *rows_for_a_copy;
     tile_products_fn *products;
     tile_matrices_fn *matrices;
 } body;
@@ -106,7 +106,7 @@ static const body plain = {.dense = dense_plain,
                            .decode = decode_plain,
                            .dense_decode = dense_decode_plain,
                            .kl = &kl_plain,
-                           .screens_fast = &screens_fast_plain,
+                           .rows_for_a_copy = &rows_for_a_copy_plain,
                            .products = products_plain,
                            .matrices = matrices_plain};
 #ifdef HAVE_TILES
@@ -121,7 +121,7 @@ static const body tiled = {.dense = dense_tiles,
                            .decode = decode_tiles,
                            .dense_decode = dense_decode_tiles,
                            .kl = &kl_tiles,
-                           .screens_fast = &screens_fast_tiles,
+                           .rows_for_a_copy = &rows_for_a_copy_tiles,
                            .products = products_tiles,
                            .matrices = matrices_tiles};
 #else
@@ -200,9 +200,23 @@ msa_status amx_index_floats(const msa_shape *s, const msa_arrays *a, void *work)
 /* Of few blocks most would be settled. */
 #define SCREEN_FROM 256 /* blocks */
 
+/* Rows that see all keys, of which the call's are worth so many. */
+static int64_t whole_rows(const msa_shape *s)
+{
+    int64_t pairs = 0, keys = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        pairs += seq.n_q * (2 * seq.n_kv - seq.n_q) / 2;
+        keys += seq.n_kv;
+    }
+    return keys > 0 ? pairs * s->n_kv_heads / keys : 0;
+}
+
 static bool screens(const msa_shape *s, const msa_arrays *a)
 {
-    return *the_body()->screens_fast && msa_n_blocks(s) >= SCREEN_FROM && !a->scores;
+    const int64_t wanted = *the_body()->rows_for_a_copy;
+    return wanted < INT64_MAX && msa_n_blocks(s) >= SCREEN_FROM && !a->scores &&
+           (a->index8 || whole_rows(s) >= wanted);
 }
 
 size_t fast_index_amx_workspace(const msa_shape *s)

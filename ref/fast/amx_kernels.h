@@ -22,8 +22,9 @@ typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work)
 amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: full support */
 extern const kl_way kl_plain, kl_tiles;
-extern const bool screens_fast_plain,
-    screens_fast_tiles; /* whether integer products are faster than those of bf16 */
+/* From how many rows that see all keys on it pays to screen by a copy that has first to be made; INT64_MAX: integer
+ * products are no faster than those of bf16. */
+extern const int64_t rows_for_a_copy_plain, rows_for_a_copy_tiles;
 /* What these kernels are measured by (product_amx.c), in the body that runs. All four products of two left factors
  * and two right ones, n times, on this thread: their sums. */
 struct tile_rows;
