@@ -274,6 +274,21 @@ msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
 
 /* ---- Steps of generation --------------------------------------------------------------------------------------------- */
 
+/* Where nothing multiplies bf16, packing it for products that are made of float32 is lost: bf16 keys that become floats as
+ * they stream by (streams.h) are faster, up to three times in sparse steps. That takes each query's heads of a group alone
+ * for up to 16 rows; dense products take 16 together, which pays where that makes two columns of three, or fewer.
+ * Whoever has chosen a body gets it. */
+static bool streams_instead(void)
+{
+    return choice == ASK && !amx_at_hand() && !multiplies_bf16_plain;
+}
+
+static bool columns_are_few(const msa_shape *s)
+{
+    const int64_t queries = padded_queries(s), group = s->n_heads / s->n_kv_heads;
+    return 3 * ((min_i64(FEW, queries) * group + 15) / 16) <= 2 * min_i64(FEW, queries) * slabs_of(s);
+}
+
 /* With ids or, NULL, to all keys. More queries than a few go through few by few, unless keys are contiguous. */
 static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, amx_step_fn *step, void *work)
 {
@@ -294,7 +309,8 @@ static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, a
 
 size_t fast_dense_decode_amx_workspace(const msa_shape *s)
 {
-    const size_t few = max_size(dense_decode_plain_workspace(s), attend_again_workspace(s));
+    const size_t few = max_size(max_size(dense_decode_plain_workspace(s), dense_decode_halves_workspace(s)),
+                                attend_again_workspace(s));
     return padded_queries(s) > FEW ? max_size(few, fast_dense_amx_workspace(s)) : few;
 }
 
@@ -302,12 +318,15 @@ msa_status fast_dense_decode_amx(const msa_shape *s, const msa_arrays *a, void *
 {
     if (!has_pages(a) && !all_few(s))
         return fast_dense_amx(s, a, work);
+    if (streams_instead() && !columns_are_few(s))
+        return dense_decode_halves(s, a, work);
     return steps(s, a, NULL, the_body()->dense_decode, work);
 }
 
 size_t fast_decode_amx_workspace(const msa_shape *s)
 {
-    const size_t few = max_size(decode_plain_workspace(s), attend_again_workspace(s));
+    const size_t few =
+        max_size(max_size(decode_plain_workspace(s), decode_halves_workspace(s)), attend_again_workspace(s));
     return padded_queries(s) > FEW ? max_size(few, fast_prefill_amx_workspace(s)) : few;
 }
 
@@ -319,6 +338,8 @@ msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
         return fast_prefill_amx(s, a, work);
     if (a->screening)
         *a->screening = (msa_screening){0};
+    if (streams_instead() && !a->index8)
+        return decode_halves(s, a, work);
     return steps(s, a, writable(a->ids), the_body()->decode, work);
 }
 
