@@ -331,7 +331,7 @@ typedef struct msa_arrays {
     double *loss;                         /**< output of kl */
     double weight;                        /**< of the KL loss in dqi and dki */
     msa_pages pages;                      /**< of decode and dense_decode; table NULL: keys are contiguous */
-    const struct msa_index8 *index8; /**< 8-bit keys of complete blocks; NULL: index makes them, others do not screen */
+    const struct msa_index8 *index8; /**< 8-bit keys of complete blocks; NULL: index may make them, none else does */
     struct msa_screening *screening; /**< what that one did; NULL: nobody wants to know */
     /* Only of a kernel on a device. */
     /** [Hkv,T,k] of prefill, for benchmarks: blocks that the Main Branch attends to instead of those that the

@@ -443,6 +443,63 @@ static void over_pages(const msa_kernel *k, bool tiled)
     check_end(&c);
 }
 
+// A call's tensors as bf16, or as floats of the same numbers.
+static const void *stored(const float *x, int64_t n, bool half)
+{
+    float *y = check_floats(n);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = msa_bf16(x[i]);
+    return half ? (const void *)rounded(x, n) : y;
+}
+
+static msa_arrays step_call(const msa_shape *s, const inputs *in, const paging *g, bool half)
+{
+    const int64_t rows = g ? g->p.n_pages * g->p.page : s->n_kv, kv = rows * s->n_kv_heads * s->d_head;
+    msa_arrays a = {.q = stored(in->q, s->n_q * s->n_heads * s->d_head, half),
+                    .k = stored(g ? g->k : in->k, kv, half),
+                    .v = stored(g ? g->v : in->v, kv, half),
+                    .qi = stored(in->qi, s->n_q * s->n_kv_heads * s->d_index, half),
+                    .ki = stored(g ? g->ki : in->ki, rows * s->d_index, half)};
+    if (g)
+        a.pages = g->p;
+    return with_outputs(s, a);
+}
+
+// Steps for processors that do not multiply bf16: the bits of float32 tensors of the same numbers.
+static void streams(msa_stage stage)
+{
+    const bool chooses = stage == MSA_STAGE_DECODE;
+    const msa_kernel *k = msa_fast_ops.stage[stage];
+    size_t (*const bytes)(const msa_shape *) =
+        chooses ? decode_halves_workspace : dense_decode_halves_workspace;
+    check_case c = check_begin("%s of bf16 tensors that become floats on the way", msa_stage_name(stage));
+    for (size_t n = 0; n < sizeof steps_of_all_kinds / sizeof *steps_of_all_kinds; n++) {
+        const steps *of = &steps_of_all_kinds[n];
+        const void *mark = check_mark();
+        batch b;
+        inputs in;
+        paging g;
+        make_batch(&b, of);
+        if (of->n_q > 16 || !inputs_new(&in, &b.s, INPUTS_NORMAL, check_seed(200 + (uint64_t)n)) ||
+            !paging_new(&g, &b.s, &in, of->page, check_seed(30), false))
+            continue;
+        for (int paged = 0; paged < 2; paged++) {
+            const msa_shape *s = paged ? &g.s : &b.s;
+            const msa_arrays half = step_call(s, &in, paged ? &g : NULL, true),
+                             wide = step_call(s, &in, paged ? &g : NULL, false);
+            void *work = check_alloc((int64_t)k->workspace(s), 1),
+                 *own = check_alloc((int64_t)bytes(s) + ARENA_ALIGN, 1);
+            check_true(&c, k->run(s, &wide, work) == MSA_OK, "float32");
+            check_true(&c, (chooses ? decode_halves : dense_decode_halves)(s, &half, own) == MSA_OK, "bf16");
+            same_outputs(&c, k, s, &wide, &half);
+        }
+        paging_free(&g);
+        inputs_free(&in);
+        check_release(mark);
+    }
+    check_end(&c);
+}
+
 // One column of 16 heads meets 128 keys of 32 channels: what the body without tiles counts, and the other does not.
 static void counts(bool tiled)
 {
@@ -611,6 +668,8 @@ int main(int argc, char **argv)
         if (tiled)
             over_pages(k, true);
     }
+    streams(MSA_STAGE_DECODE);
+    streams(MSA_STAGE_DENSE_DECODE);
     counts(false);
     if (tiled)
         counts(true);

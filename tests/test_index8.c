@@ -332,6 +332,29 @@ static void long_lists(void)
     check_end(&c);
 }
 
+// index/amx screens by a copy that is there, and makes one for many rows; where integer products are no faster it does not.
+static void ruled(void)
+{
+    const int64_t wanted = amx_at_hand() ? rows_for_a_copy_tiles : rows_for_a_copy_plain;
+    const bool fast = wanted < INT64_MAX;
+    const int enough = fast ? (int)((wanted + 599) / 600) : 2; // 1200 rows of a group see half of the keys
+    msa_shape s = {64, 1200, 1, 1, 4, 4, 4, 6, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("index/amx screens by a copy that is there, or makes one for many rows");
+    msa_screening done;
+    problem p = pose(&s, NORMAL, NORMAL, check_seed(6200));
+    halve(&p);
+    check_true(&c, ids_of("amx", &p, &p.copy, &done) && (done.rows > 0) == fast, "by a copy, 64 rows");
+    check_true(&c, ids_of("amx", &p, NULL, &done) && done.rows == 0, "64 rows have none made");
+    s.n_q = s.n_kv;
+    for (s.n_heads = enough - 1; s.n_heads <= enough; s.n_heads++) {
+        s.n_kv_heads = s.n_heads;
+        p = pose(&s, NORMAL, NORMAL, check_seed(6201));
+        check_true(&c, ids_of("amx", &p, NULL, &done) && (done.rows > 0) == (fast && s.n_heads == enough),
+                   "%d groups of 1200 rows, %lld screened", s.n_heads, (long long)done.rows);
+    }
+    check_end(&c);
+}
+
 // Rows so wide that a sum of products of codes does not fit in 32 bits: block b is b + 1 everywhere, all codes 127.
 static void wide_rows(void)
 {
@@ -622,6 +645,7 @@ int main(int argc, char **argv)
     between_two_codes();
     fast_kernels();
     long_lists();
+    ruled();
     wide_rows();
     steps();
     step_integers();

@@ -90,7 +90,7 @@ typedef struct body {
         *backward;
     amx_step_fn *decode, *dense_decode;
     const kl_way *kl;
-    const bool *screens_fast;
+    const int64_t *rows_for_a_copy;
     tile_products_fn *products;
     tile_matrices_fn *matrices;
 } body;
@@ -106,7 +106,7 @@ static const body plain = {.dense = dense_plain,
                            .decode = decode_plain,
                            .dense_decode = dense_decode_plain,
                            .kl = &kl_plain,
-                           .screens_fast = &screens_fast_plain,
+                           .rows_for_a_copy = &rows_for_a_copy_plain,
                            .products = products_plain,
                            .matrices = matrices_plain};
 #ifdef HAVE_TILES
@@ -121,7 +121,7 @@ static const body tiled = {.dense = dense_tiles,
                            .decode = decode_tiles,
                            .dense_decode = dense_decode_tiles,
                            .kl = &kl_tiles,
-                           .screens_fast = &screens_fast_tiles,
+                           .rows_for_a_copy = &rows_for_a_copy_tiles,
                            .products = products_tiles,
                            .matrices = matrices_tiles};
 #else
@@ -200,9 +200,23 @@ msa_status amx_index_floats(const msa_shape *s, const msa_arrays *a, void *work)
 /* Of few blocks most would be settled. */
 #define SCREEN_FROM 256 /* blocks */
 
+/* Rows that see all keys, of which the call's are worth so many. */
+static int64_t whole_rows(const msa_shape *s)
+{
+    int64_t pairs = 0, keys = 0;
+    for (int b = 0; b < msa_n_seqs(s); b++) {
+        const msa_seq seq = msa_get_seq(s, b);
+        pairs += seq.n_q * (2 * seq.n_kv - seq.n_q) / 2;
+        keys += seq.n_kv;
+    }
+    return keys > 0 ? pairs * s->n_kv_heads / keys : 0;
+}
+
 static bool screens(const msa_shape *s, const msa_arrays *a)
 {
-    return *the_body()->screens_fast && msa_n_blocks(s) >= SCREEN_FROM && !a->scores;
+    const int64_t wanted = *the_body()->rows_for_a_copy;
+    return wanted < INT64_MAX && msa_n_blocks(s) >= SCREEN_FROM && !a->scores &&
+           (a->index8 || whole_rows(s) >= wanted);
 }
 
 size_t fast_index_amx_workspace(const msa_shape *s)
@@ -260,6 +274,21 @@ msa_status fast_prefill_amx(const msa_shape *s, const msa_arrays *a, void *work)
 
 /* ---- Steps of generation --------------------------------------------------------------------------------------------- */
 
+/* Where nothing multiplies bf16, packing it for products that are made of float32 is lost: bf16 keys that become floats as
+ * they stream by (streams.h) are faster, up to three times in sparse steps. That takes each query's heads of a group alone
+ * for up to 16 rows; dense products take 16 together, which pays where that makes two columns of three, or fewer.
+ * Whoever has chosen a body gets it. */
+static bool streams_instead(void)
+{
+    return choice == ASK && !amx_at_hand() && !multiplies_bf16_plain;
+}
+
+static bool columns_are_few(const msa_shape *s)
+{
+    const int64_t queries = padded_queries(s), group = s->n_heads / s->n_kv_heads;
+    return 3 * ((min_i64(FEW, queries) * group + 15) / 16) <= 2 * min_i64(FEW, queries) * slabs_of(s);
+}
+
 /* With ids or, NULL, to all keys. More queries than a few go through few by few, unless keys are contiguous. */
 static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, amx_step_fn *step, void *work)
 {
@@ -280,7 +309,8 @@ static msa_status steps(const msa_shape *s, const msa_arrays *a, int32_t *ids, a
 
 size_t fast_dense_decode_amx_workspace(const msa_shape *s)
 {
-    const size_t few = max_size(dense_decode_plain_workspace(s), attend_again_workspace(s));
+    const size_t few = max_size(max_size(dense_decode_plain_workspace(s), dense_decode_halves_workspace(s)),
+                                attend_again_workspace(s));
     return padded_queries(s) > FEW ? max_size(few, fast_dense_amx_workspace(s)) : few;
 }
 
@@ -288,12 +318,15 @@ msa_status fast_dense_decode_amx(const msa_shape *s, const msa_arrays *a, void *
 {
     if (!has_pages(a) && !all_few(s))
         return fast_dense_amx(s, a, work);
+    if (streams_instead() && !columns_are_few(s))
+        return dense_decode_halves(s, a, work);
     return steps(s, a, NULL, the_body()->dense_decode, work);
 }
 
 size_t fast_decode_amx_workspace(const msa_shape *s)
 {
-    const size_t few = max_size(decode_plain_workspace(s), attend_again_workspace(s));
+    const size_t few =
+        max_size(max_size(decode_plain_workspace(s), decode_halves_workspace(s)), attend_again_workspace(s));
     return padded_queries(s) > FEW ? max_size(few, fast_prefill_amx_workspace(s)) : few;
 }
 
@@ -305,6 +338,8 @@ msa_status fast_decode_amx(const msa_shape *s, const msa_arrays *a, void *work)
         return fast_prefill_amx(s, a, work);
     if (a->screening)
         *a->screening = (msa_screening){0};
+    if (streams_instead() && !a->index8)
+        return decode_halves(s, a, work);
     return steps(s, a, writable(a->ids), the_body()->decode, work);
 }
 

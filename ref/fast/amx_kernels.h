@@ -22,8 +22,10 @@ typedef void amx_step_fn(const struct cache *x, const msa_arrays *a, void *work)
 amx_step_fn decode_plain, decode_tiles, dense_decode_plain, dense_decode_tiles;
 msa_half_fn backward_plain, backward_tiles; /* add to dK and dV; without ids: full support */
 extern const kl_way kl_plain, kl_tiles;
-extern const bool screens_fast_plain,
-    screens_fast_tiles; /* whether integer products are faster than those of bf16 */
+/* From how many rows that see all keys on it pays to screen by a copy that has first to be made; INT64_MAX: integer
+ * products are no faster than those of bf16. */
+extern const int64_t rows_for_a_copy_plain, rows_for_a_copy_tiles;
+extern const bool multiplies_bf16_plain; /* in one instruction, as tiles do */
 /* What these kernels are measured by (product_amx.c), in the body that runs. All four products of two left factors
  * and two right ones, n times, on this thread: their sums. */
 struct tile_rows;
@@ -40,6 +42,11 @@ size_t sparse_plain_workspace(const msa_shape *s), sparse_tiles_workspace(const 
 size_t decode_plain_workspace(const msa_shape *s), decode_tiles_workspace(const msa_shape *s);
 size_t dense_decode_plain_workspace(const msa_shape *s), dense_decode_tiles_workspace(const msa_shape *s);
 size_t backward_plain_workspace(const msa_shape *s), backward_tiles_workspace(const msa_shape *s);
+
+/* Steps whose tensors are bf16 and become floats on the way, for processors that do not multiply it: decode_streams.c,
+ * dense_decode_streams.c. */
+msa_half_fn decode_halves, dense_decode_halves;
+size_t decode_halves_workspace(const msa_shape *s), dense_decode_halves_workspace(const msa_shape *s);
 
 /* An output of a call. */
 static inline void *writable(const void *x)

@@ -31,6 +31,7 @@ typedef struct shared {
     ask *ask;         /* [Hkv][columns] */
     tile_rows *dq;    /* [Hkv parts][columns][2 steps], each [16 channels][16 rows] of float32 */
     float *excess;    /* [Hkv parts][columns][16], sums of dS: centre.c */
+    bool *met; /* [Hkv parts][columns]: of columns that met none of a part's blocks, dQ is not even cleared */
     void *own;        /* scratch of every thread */
 } shared;
 
@@ -65,6 +66,7 @@ static inline size_t shared_take(shared *h, const msa_shape *s, size_t own_bytes
     }
     h->dq = arena_take(&a, pieces * columns * 2 * steps, sizeof *h->dq);
     h->excess = arena_take(&a, pieces * columns * LANES, sizeof *h->excess);
+    h->met = arena_take(&a, pieces * columns, sizeof *h->met);
     h->own = arena_take(&a, fast_max_threads(), own_bytes);
     return arena_bytes(&a);
 }
@@ -118,19 +120,34 @@ static inline void open_ask(const shared *h, int r, int64_t c, float *buffer)
     left_to_right(x->dout, steps);
 }
 
+/* What a piece has of a column: dQ^T, cleared when its first block comes, and still in a cache when products add to it. */
+static inline tile_rows *meet_column(const shared *h, int64_t piece, int64_t c)
+{
+    const int wide = 2 * steps_of(h->s->d_head);
+    const int64_t at = piece * h->columns + c;
+    if (!h->met[at]) {
+        memset(h->dq + at * wide, 0, (size_t)wide * sizeof *h->dq);
+        memset(h->excess + at * LANES, 0, LANES * sizeof *h->excess);
+        h->met[at] = true;
+    }
+    return h->dq + at * wide;
+}
+
 /* Sums what the parts have of a column's dQ, without what keys have in common. */
 static inline void end_ask(const shared *h, int r, int64_t c, float *buffer, float *centre)
 {
     const int d = h->s->d_head, wide = 2 * steps_of(d);
-    const int64_t size = h->columns * wide, first = r * h->parts;
-    tile_rows *sum = h->dq + first * size + c * wide;
+    const int64_t first = (int64_t)r * h->parts;
+    tile_rows *sum = meet_column(h, first, c);
     float *excess = h->excess + (first * h->columns + c) * LANES, *dq = writable(h->a->dq);
-    for (int part = 1; part < h->parts; part++) {
-        const float *more = excess + part * h->columns * LANES;
-        store(excess, load(excess) + load(more));
+    for (int64_t piece = first + 1; piece < first + h->parts; piece++) {
+        const int64_t at = piece * h->columns + c;
+        if (!h->met[at])
+            continue;
+        store(excess, load(excess) + load(h->excess + at * LANES));
         for (int x = 0; x < wide * TILE_ROWS; x++) {
             float *to = (float *)sum[x / TILE_ROWS].word[x % TILE_ROWS];
-            store(to, load(to) + load((const float *)sum[part * size + x / TILE_ROWS].word[x % TILE_ROWS]));
+            store(to, load(to) + load((const float *)h->dq[at * wide + x / TILE_ROWS].word[x % TILE_ROWS]));
         }
     }
     int64_t known = -1, i;

@@ -109,9 +109,7 @@ typedef struct share {
     scratch *m;
     tiles *t;
     int r;
-    tile_rows *dq; /* [columns][2 steps] */
-    float *excess; /* [columns][16] */
-    int64_t strips, visits;
+    int64_t piece, strips, visits;
 } share;
 
 /* Some of the rows of Q and dO side by side, an eighth of them. */
@@ -259,9 +257,9 @@ static strip *begin_strip(share *k, const int64_t *c, int n)
     for (int i = 0; i < n + n % 2; i++) {
         const ask *of = i < n ? &k->h->ask[k->r * k->h->columns + c[i]] : &k->m->nobody;
         x->of[i] = of;
-        x->excess[i] = i < n ? k->excess + c[i] * LANES : k->m->nowhere;
+        x->excess[i] = i < n ? k->h->excess + (k->piece * k->h->columns + c[i]) * LANES : k->m->nowhere;
         x->logits[i].q = of->q;
-        x->logits[i].o = i < n ? k->dq + c[i] * 2 * k->m->w.steps : k->m->nothing;
+        x->logits[i].o = i < n ? meet_column(k->h, k->piece, c[i]) : k->m->nothing;
         x->slopes[i].q = of->dout;
         memcpy(x->logits[i].last, of->last, sizeof of->last);
     }
@@ -355,13 +353,10 @@ static void walk_block(share *k, int64_t block)
 
 static void walk_part(const shared *h, scratch *m, tiles *t, int piece)
 {
-    const int r = piece / h->parts, part = piece % h->parts, wide = 2 * m->w.steps;
+    const int r = piece / h->parts, part = piece % h->parts;
     const int64_t end = sweep_cut(&h->w, r, r + 1, part + 1, h->parts);
-    share k = {.h = h, .m = m, .t = t, .r = r};
-    k.dq = h->dq + piece * h->columns * wide;
-    k.excess = h->excess + piece * h->columns * LANES;
-    memset(k.dq, 0, (size_t)(h->columns * wide) * sizeof *k.dq);
-    memset(k.excess, 0, (size_t)(h->columns * LANES) * sizeof *k.excess);
+    share k = {.h = h, .m = m, .t = t, .r = r, .piece = piece};
+    memset(h->met + piece * h->columns, 0, (size_t)h->columns * sizeof *h->met);
     for (int64_t b = sweep_cut(&h->w, r, r + 1, part, h->parts); b < end; b++)
         walk_block(&k, b);
 }

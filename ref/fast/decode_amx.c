@@ -388,3 +388,7 @@ void BODY(decode)(const cache *x, const msa_arrays *a, void *work)
         tiles_end(&t);
     }
 }
+
+#ifndef TILES
+const bool multiplies_bf16_plain = ADDS_PAIRS;
+#endif

@@ -1,5 +1,7 @@
 /* A step of generation: a few new queries score the blocks of a long cache, choose, and attend to what they
  * chose. */
+#include "../stages.h"
+#include "amx_kernels.h"
 #include "streams.h"
 
 #define DOT_ROWS 4      /* index queries, and keys, of one step of the dot products */
@@ -278,4 +280,37 @@ msa_status msa_fast_decode_bf16(const msa_shape *s, const float *q, const uint16
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
     return decode(s, NULL, q, halves(k), halves(v), qi, halves(ki), ids, o, lse, work);
+}
+
+/* ---- bf16 tensors --------------------------------------------------------------------------------------- */
+
+typedef struct widened_rows {
+    float *q, *qi; /* of all queries */
+    void *rest;
+} widened_rows;
+
+static size_t place_widened(widened_rows *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->q = arena_take(&a, s->n_q * s->n_heads * s->d_head, sizeof *m->q);
+    m->qi = arena_take(&a, s->n_q * s->n_kv_heads * s->d_index, sizeof *m->qi);
+    m->rest = arena_take(&a, 1, fast_decode_workspace(s));
+    return arena_bytes(&a);
+}
+
+size_t decode_halves_workspace(const msa_shape *s)
+{
+    widened_rows m;
+    return place_widened(&m, s, NULL);
+}
+
+msa_status decode_halves(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    const msa_pages *p = has_pages(a) ? &a->pages : NULL;
+    const cached ki = p && p->ki8 ? (cached){p->ki8, false, p->scale, piece_tokens(s, p)} : halves(a->ki);
+    widened_rows m;
+    place_widened(&m, s, work);
+    return decode(s, p, rows_of(halves(a->q), 1, 0, s->d_head, 0, s->n_q * s->n_heads, m.q), halves(a->k),
+                  halves(a->v), rows_of(halves(a->qi), 1, 0, s->d_index, 0, s->n_q * s->n_kv_heads, m.qi), ki,
+                  writable(a->ids), writable(a->o), writable(a->lse), m.rest);
 }

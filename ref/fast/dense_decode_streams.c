@@ -1,5 +1,7 @@
 /* A step of generation by dense attention: every part of a request's keys meets all queries of all groups, as
  * they lie side by side. */
+#include "../stages.h"
+#include "amx_kernels.h"
 #include "streams.h"
 
 static size_t place_unpacked(unpacked *u, const msa_shape *s, void *work)
@@ -163,4 +165,34 @@ msa_status msa_fast_dense_decode_bf16(const msa_shape *s, const float *q, const 
     if (!all_few(s))
         return MSA_ERR_UNSUPPORTED;
     return dense_decode(s, NULL, q, halves(k), halves(v), o, lse, work);
+}
+
+/* ---- bf16 tensors --------------------------------------------------------------------------------------- */
+
+typedef struct widened_rows {
+    float *q; /* of all queries */
+    void *rest;
+} widened_rows;
+
+static size_t place_widened(widened_rows *m, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    m->q = arena_take(&a, s->n_q * s->n_heads * s->d_head, sizeof *m->q);
+    m->rest = arena_take(&a, 1, fast_dense_decode_workspace(s));
+    return arena_bytes(&a);
+}
+
+size_t dense_decode_halves_workspace(const msa_shape *s)
+{
+    widened_rows m;
+    return place_widened(&m, s, NULL);
+}
+
+msa_status dense_decode_halves(const msa_shape *s, const msa_arrays *a, void *work)
+{
+    widened_rows m;
+    place_widened(&m, s, work);
+    return dense_decode(s, has_pages(a) ? &a->pages : NULL,
+                        rows_of(halves(a->q), 1, 0, s->d_head, 0, s->n_q * s->n_heads, m.q), halves(a->k),
+                        halves(a->v), writable(a->o), writable(a->lse), m.rest);
 }

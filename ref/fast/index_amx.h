@@ -9,7 +9,9 @@
 
 #define STRIP 64 /* rows whose products with a tile of keys are taken at once */
 #define COLUMNS (STRIP / TILE_ROWS)
-#define CHUNK 1024 /* keys that stay in the L2 cache while strips pass */
+/* Keys that stay in the L2 cache while strips pass: 256 KB of 128 channels. On a Zen 4 256, 512, 2048 and 4096 take 1.00,
+ * 1.01, 1.04 and 1.01 of the time. */
+#define CHUNK 1024
 
 /* Products of 16 keys and a strip, of bytes in int32 or of bf16 in float32: to [16][STRIP]. */
 static inline void multiply_strip(tiles *t, const tile_rows *keys, const tile_rows *q, int steps, bool bytes,

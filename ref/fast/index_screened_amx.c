@@ -231,7 +231,22 @@ static void pack_copy(const msa_shape *s, const msa_seq *seq, int r, const msa_i
         h->bound[b] = bound_of(copy->reach[at + b], copy->error[at + b], s->d_index);
 }
 
-const bool BODY(screens_fast) = FAST_INT8;
+/* From how many rows on a call that brings no copy had better make one. Of a channel of a key that takes 27 clocks:
+ * index8.c is compiled for every processor of its kind, two doubles a vector, and rotates twice (14 additions, of 128
+ * channels), then rounds and sums squares (some 30 operations). A row that meets codes in place of bf16 is done with the
+ * channel in 1/1024 of a clock instead of 1/512 on tiles, else in 1/64 instead of 1/32, or of 1/16 where vectors do not
+ * multiply pairs. Half of what that saves goes into settling.
+ *
+ * Measured on a Zen 4, vectors of pairs, 128 channels, whose number is 3456: with 64 rows screening takes 8 times as long
+ * as full products, with 1024 1.5 times, with 4096 1.05 times of 512 blocks and 0.89 of 2048. With a copy that is there
+ * 1.0, 0.86 and 0.86 of 512 blocks, 0.8, 0.69 and 0.74 of 2048. */
+#define COPY_CLOCKS 27
+#ifdef TILES
+#define SAVED (1. / 512 - 1. / 1024)
+#else
+#define SAVED (1. / (ADDS_PAIRS ? 32 : 16) - 1. / 64)
+#endif
+const int64_t BODY(rows_for_a_copy) = FAST_INT8 ? (int64_t)(COPY_CLOCKS / (SAVED / 2)) : INT64_MAX;
 
 /* ---- The stage ------------------------------------------------------------------------------------------------------------ */
 

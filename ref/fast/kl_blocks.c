@@ -25,9 +25,9 @@ typedef struct kl_call {
     float *dki;                     /* NULL: the loss alone */
     float *dqi, *excess;            /* [Hkv,n,di], [Hkv,n] of the part */
     double loss;                    /* of the part */
-    float *p, *u, *rows_lse;        /* [rows,keys], [queries,keys], [rows] */
+    float *t, *u, *rows_lse;        /* [queries,keys] twice, [rows] */
     float *samples, *centre;        /* [KEY_SAMPLES,di], [di] */
-    void *main, *index, *gradients; /* of one after the other: buffers for logits and gradients */
+    void *main, *index, *gradients; /* of one after the other: buffers for teacher, logits and gradients */
 } kl_call;
 
 /* LSEs of the rows of a visit, from those of the chunk. */
@@ -38,39 +38,20 @@ static void pick(const block_visit *m, const float *lse, int n_heads, float *row
         rows[row] = lse[m->entry[row / count] * n_heads + m->r * count + row % count];
 }
 
-/* Logits p [queries*group,cols] to the mean over the group's heads of their probabilities, in the place of the first
- * head's. What float32 could not hold is to show, and shows times 0: -inf less anything would weigh nothing. */
-static void teach(const block_visit *m, int group, const float *lse, float *p)
-{
-    const float share = 1 / (float)group;
-    for (int64_t e = 0; e < m->queries; e++) {
-        const int64_t seen = seen_by(m, e);
-        float *t = p + e * group * m->cols;
-        for (int h = 0; h < group; h++) {
-            const float base = fabsf(lse[e * group + h]) < INFINITY ? lse[e * group + h] : NAN;
-            const float *x = t + h * m->cols;
-            for (int64_t c = 0; c < seen; c++) {
-                const float weight = exp2_nonpositive((float)LOG2_E * (x[c] - base)) + x[c] * 0;
-                t[c] = h > 0 ? t[c] + weight : weight;
-            }
-        }
-        for (int64_t c = 0; c < seen; c++)
-            t[c] *= share;
-    }
-}
-
 /* KL of one row's keys, log u taken from the logits x so that no underflow of u cuts it short; x becomes
- * the gradient factor * (u - t). */
-static double compare(int64_t n, const float *t, float lse, float factor, float *x)
+ * the gradient factor * (u - t), which is added up to *excess. */
+static double compare(int64_t n, const float *t, float lse, float factor, float *x, float *excess)
 {
     const float smallest = 1.17549435e-38f;
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
+    float sum = 0, rest = 0;
+#pragma omp simd reduction(+ : sum, rest)
     for (int64_t c = 0; c < n; c++) {
         const float log_t = log_positive(t[c] > smallest ? t[c] : smallest), log_u = x[c] - lse;
         sum += t[c] * (log_t - log_u);
         x[c] = factor * (exp2_nonpositive((float)LOG2_E * log_u) - t[c]);
+        rest += x[c];
     }
+    *excess += rest;
     return (double)sum;
 }
 
@@ -78,19 +59,16 @@ static void visit_block(const block_visit *m, void *own)
 {
     kl_call *l = own;
     const msa_shape *s = m->w->s;
-    const int groups = s->n_kv_heads, group = s->n_heads / groups;
-    l->by->logits->make(m, l->q, s->n_heads, l->k, groups, s->d_head, l->main, l->p);
+    const int groups = s->n_kv_heads;
     pick(m, l->lse, s->n_heads, l->rows_lse);
-    teach(m, group, l->rows_lse, l->p);
+    l->by->teach(m, l->q, l->k, l->rows_lse, l->main, l->t);
     l->by->logits->make(m, l->qi, groups, l->ki, 1, s->d_index, l->index, l->u);
     pick(m, l->index_lse, groups, l->rows_lse);
     for (int64_t e = 0; e < m->queries; e++) {
         const int64_t seen = seen_by(m, e);
-        float *u = l->u + e * m->cols, excess = 0;
-        l->loss += compare(seen, l->p + e * group * m->cols, l->rows_lse[e], l->factor, u);
-        for (int64_t c = 0; c < seen; c++)
-            excess += u[c];
-        l->excess[m->r * m->w->n + m->entry[e]] += excess;
+        float *u = l->u + e * m->cols;
+        l->loss += compare(seen, l->t + e * m->cols, l->rows_lse[e], l->factor, u,
+                           &l->excess[m->r * m->w->n + m->entry[e]]);
         for (int64_t c = seen; c < m->cols; c++)
             u[c] = 0;
     }
@@ -102,14 +80,14 @@ static size_t place_own(kl_call *l, const msa_shape *s, const kl_way *by, void *
 {
     const int64_t n = visit_queries(s), rows = n * (s->n_heads / s->n_kv_heads);
     arena a = arena_over(work);
-    l->p = arena_take(&a, rows * SWEEP_KEYS, sizeof *l->p);
+    l->t = arena_take(&a, n * SWEEP_KEYS, sizeof *l->t);
     l->u = arena_take(&a, n * SWEEP_KEYS, sizeof *l->u);
     l->rows_lse = arena_take(&a, rows, sizeof *l->rows_lse);
     l->samples = arena_take(&a, KEY_SAMPLES * (int64_t)s->d_index, sizeof *l->samples);
     l->centre = arena_take(&a, s->d_index, sizeof *l->centre);
-    l->main = arena_share(&a, by->logits->bytes(s, s->n_heads, s->d_head));
+    l->main = arena_share(&a, by->teach_bytes(s));
     l->index = arena_share(&a, by->logits->bytes(s, s->n_kv_heads, s->d_index));
-    l->gradients = arena_share(&a, by->bytes(s));
+    l->gradients = arena_share(&a, by->give_bytes(s));
     return arena_bytes(&a);
 }
 
@@ -262,8 +240,53 @@ msa_status kl_by_blocks(const kl_way *by, const msa_shape *s, const msa_arrays *
 
 /* ---- float32 ------------------------------------------------------------------------------------------- */
 
+/* Logits of all rows, and what these are made with. */
+typedef struct lesson {
+    float *p; /* [queries*group,keys] */
+    void *rest;
+} lesson;
+
+static size_t place_lesson(lesson *x, const msa_shape *s, void *work)
+{
+    arena a = arena_over(work);
+    x->p = arena_take(&a, visit_queries(s) * (s->n_heads / s->n_kv_heads) * SWEEP_KEYS, sizeof *x->p);
+    x->rest = arena_take(&a, 1, sweep_floats.bytes(s, s->n_heads, s->d_head));
+    return arena_bytes(&a);
+}
+
+static size_t lesson_bytes(const msa_shape *s)
+{
+    lesson x;
+    return place_lesson(&x, s, NULL);
+}
+
+/* What float32 could not hold is to show, and shows times 0: -inf less anything would weigh nothing. */
+static void teach_floats(const block_visit *m, const void *q, const void *k, const float *lse, void *buffer,
+                         float *t)
+{
+    const msa_shape *s = m->w->s;
+    const int group = s->n_heads / s->n_kv_heads;
+    const float share = 1 / (float)group;
+    lesson l;
+    place_lesson(&l, s, buffer);
+    sweep_floats.make(m, q, s->n_heads, k, s->n_kv_heads, s->d_head, l.rest, l.p);
+    for (int64_t e = 0; e < m->queries; e++, t += m->cols) {
+        const int64_t seen = seen_by(m, e);
+        for (int h = 0; h < group; h++) {
+            const float base = fabsf(lse[e * group + h]) < INFINITY ? lse[e * group + h] : NAN;
+            const float *x = l.p + (e * group + h) * m->cols;
+            for (int64_t c = 0; c < seen; c++) {
+                const float weight = exp2_nonpositive((float)LOG2_E * (x[c] - base)) + x[c] * 0;
+                t[c] = h > 0 ? t[c] + weight : weight;
+            }
+        }
+        for (int64_t c = 0; c < seen; c++)
+            t[c] *= share;
+    }
+}
+
 /* Rows [queries,di] of Qi, and of dQi. */
-static size_t floats_bytes(const msa_shape *s)
+static size_t give_bytes(const msa_shape *s)
 {
     return 2 * (size_t)(visit_queries(s) * s->d_index) * sizeof(float);
 }
@@ -281,7 +304,7 @@ static void give_floats(const block_visit *m, const float *u, const void *qi, co
     visit_scatter(m, rows_dqi, di, dqi);
 }
 
-static const kl_way by_floats = {&sweep_floats, false, floats_bytes, give_floats};
+static const kl_way by_floats = {&sweep_floats, false, teach_floats, lesson_bytes, give_floats, give_bytes};
 
 size_t fast_kl_blocks_workspace(const msa_shape *s)
 {

@@ -12,12 +12,15 @@ static inline int steps_of(int d)
     return (d + TILE_HALVES - 1) / TILE_HALVES;
 }
 
-/* Row `row` of a left factor [16,d], tiles [steps_of(d)]. */
+/* Row `row` of a left factor [16,d], tiles [steps_of(d)]. A whole line is one move: of a length that varies gcc makes a
+ * loop of words. */
 static inline void put_left(tile_rows *to, int row, const uint16_t *x, int d)
 {
-    for (int step = 0; step * TILE_HALVES < d; step++)
-        memcpy(to[step].word[row], x + step * TILE_HALVES,
-               (size_t)min_i64(TILE_HALVES, d - step * TILE_HALVES) * sizeof *x);
+    int c = 0;
+    for (; c + TILE_HALVES <= d; c += TILE_HALVES)
+        memcpy(to[c / TILE_HALVES].word[row], x + c, TILE_BYTES);
+    if (c < d)
+        memcpy(to[c / TILE_HALVES].word[row], x + c, (size_t)(d - c) * sizeof *x);
 }
 
 /* Its row is column `column` of a right factor [d,16], tiles [steps_of(d)]. */

@@ -7,6 +7,9 @@
 #include "index_amx.h"
 #include "screen_amx.h"
 
+/* Rows: 16 that ask for the same block are settled together. Of 8192 blocks, a million keys, a row asks for some 80, and a
+ * block is asked for by 20 rows of 2048 and by 5 of 512, when most of a tile's columns would be nobody's. Of 256 and 512
+ * blocks, which are asked for by many, 512 rows take 0.98 and 0.93 of the time on a Zen 4, and 4096 1.01. */
 #define TASK 2048
 #define MOST 512   /* candidates of a row */
 
