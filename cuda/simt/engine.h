@@ -54,13 +54,12 @@ struct Pending {
     tsan::Agent agent;
     bool done = false;
 };
-
 using Copies = std::list<Pending>;
 
 struct Thread {
     Block *block;
-    unsigned index; ///< in the CTA
-    uint3 place;    ///< the same as threadIdx
+    unsigned index; ///< in the CTA...
+    uint3 place;    ///< ... and as threadIdx
     Fiber *fiber = nullptr;
     bool done, spinning;
     bool at_cluster; ///< has arrived at its cluster's barrier, in this phase, and not waited there
@@ -90,8 +89,7 @@ struct Thread {
     }
 };
 
-/// What the last bulk copy wrote somewhere: wgmma's descriptor has to agree with it, and who touches the
-/// bytes must know of the mbarrier's phase that ended when they had come.
+/// What the last bulk copy wrote: wgmma's descriptor has to agree, and who touches it knows its phase.
 struct Landed {
     unsigned swizzle; ///< bytes of the pattern's rows: 0, 32, 64 or 128
     Site at;
