@@ -33,6 +33,8 @@ mutant '8 bits: errors are rounded down' above test_index8 'nextafterf((float)$x
 mutant '8 bits: a bound that ties is out' select_row test_index8 '$w->upper[$b] < $least' '$w->upper[$b] <= $least + 1e-3 * fabs($least)'
 mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = INFINITY;' '*$to.error = 0;'
 mutant '8 bits: bounds three times as wide' bounds_of test_million_keys '* $bound + TINY' '* 3 * $bound + TINY'
+mutant '8 bits: one block wanted counts as a choice' screened_rows test_index8 '$y->s->topk == 1 || ' ''
+mutant '8 bits: a row that settled all counts as one that did not' finish_row test_index8 ' || $k->m->n[$row] == $local' ''
 mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
 mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
 mutant '8 bits: pieces of a block count once' screen_rows test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
