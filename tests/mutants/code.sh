@@ -35,6 +35,7 @@ mutant '8 bits: NaN is no candidate' msa_index8_block test_index8 '*$to.error = 
 mutant '8 bits: bounds three times as wide' bounds_of test_million_keys '* $bound + TINY' '* 3 * $bound + TINY'
 mutant '8 bits: one block wanted counts as a choice' screened_rows test_index8 '$y->s->topk == 1 || ' ''
 mutant '8 bits: a row that settled all counts as one that did not' finish_row test_index8 ' || $k->m->n[$row] == $local' ''
+mutant '8 bits: one code where two cost nothing' screener_begin test_million_keys '? 2 : 1, $per_tile' '? 1 : 1, $per_tile'
 mutant '8 bits: a full list forgets' candidates_add test_index8 '*$n = FELL;' ';'
 mutant '8 bits: small products never vanish' may_vanish test_index8 '$fit->least < FLT_MIN || $fit->least * $least < FLT_MIN' 'false'
 mutant '8 bits: pieces of a block count once' screen_rows test_index8 '(int_lanes)larger($upper[$b], $high) | ($high != $high)' '(int_lanes)$high'
