@@ -34,6 +34,22 @@ for figure in "$W"/figures/*.svg; do [[ ! -e $figure ]] || cmp -s "$figure" "fig
 [[ -z $wrong ]]
 check $? "their figures are drawn from the tables$wrong"
 
+# ---- The commit of a row ------------------------------------------------------------------------------
+
+if command -v git > /dev/null; then
+    mkdir -p "$W/tree/data/experiments" && cp data/commit.sh "$W/tree/data/" && echo row > "$W/tree/data/experiments/text.csv"
+    named() { (cd "$W/tree" && data/commit.sh); } # in a repository of its own
+    git init -q "$W/tree" && git -C "$W/tree" add . && git -C "$W/tree" -c user.name=x -c user.email=x@x commit -qm x
+    commit=$(git -C "$W/tree" rev-parse HEAD)
+    [[ $(named) == "$commit" ]] && echo row >> "$W/tree/data/experiments/text.csv" && [[ $(named) == "$commit" ]]
+    check $? "a row in a table does not make the next one's commit dirty"
+    echo '#' >> "$W/tree/data/commit.sh"
+    [[ $(named) == "$commit-dirty" && $(cd "$W" && GIT_CEILING_DIRECTORIES=$W "$OLDPWD/data/commit.sh") == unknown ]]
+    check $? "... a program that was changed does; without a repository it is unknown"
+else
+    skip "the commit of a row" "no git here"
+fi
+
 # ---- Configurations with mistakes ---------------------------------------------------------------------
 
 expect_refusal() { # expect_refusal NAME PATTERN CONFIGURATION

@@ -20,7 +20,7 @@ fail() {
 [[ $# -ge 2 ]] || fail "expected a file and at least one arm, found '$*'"
 file=$1
 shift
-commit=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
+commit=${COMMIT:-$(data/commit.sh)}
 text=$(data/text.sh "$B" kjv) || exit 2
 new=$(mktemp) || exit 2
 trap 'rm -f "$new" "$new.said" "$new.rows"' EXIT
