@@ -247,7 +247,7 @@ cuda-report: cuda ## registers, shared memory, spills and key instructions of ev
 	@cuda/report.sh $(B) && echo && cuda/clocks.sh $(B)
 
 # What is being timed, for the files of `msa bench`; COMMIT=... where there is no repository.
-COMMIT ?= $(or $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null),unknown)
+COMMIT ?= $(or $(shell data/commit.sh 2>/dev/null),unknown)
 $(B)/ref/cli/bench_results.o: $(B)/commit.inc
 $(B)/commit.inc: FORCE
 	@mkdir -p $(@D)

@@ -84,8 +84,9 @@ if has simt; then
     for kernel in decode/swapped prefill/auto; do
         says "^$kernel \(simt\) after timing: ok"
     done
-    [[ $(grep -cE '^  its 8-bit copy +simt  int8 +[0-9.e+-]+ ms to make it, once and before$' "$W.out") -eq 2 ]]
-    check $? "... whose making is timed apart"
+    [[ $(grep -cE '^  its 8-bit copy +simt  int8 +[0-9.e+-]+ ms to make it, once and before$' "$W.out") -eq 2 &&
+        $(grep -cE '^  screened by 8 bits: [0-9]+ of [1-9][0-9]* blocks settled, [0-9]+ of [1-9][0-9]* rows in full$' "$W.out") -eq 2 ]]
+    check $? "... whose making is timed apart, and what it left to be settled"
     runs 0 "gradients" dense_backward backward/deterministic kl/kv_outer --backend simt --shape "$S" --seconds 0.01
     says '^dense_backward/kv_outer \(simt\) after timing: ok'
     runs 0 "backward with the KL loss in its sweep" backward/q_outer backward/kv_outer --kl --backend simt --shape "$S" --seconds 0.01

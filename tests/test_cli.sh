@@ -163,9 +163,19 @@ if "$MSA" kernels | grep -q simt; then # its fastest index kernel keeps no score
     runs 0 "decode: the same in 16" decode "${eight[@]}" --out "$W/simt"
     cmp -s "$W/eight/ids.npy" "$W/simt/ids.npy" && cmp -s "$W/eight/o.npy" "$W/simt/o.npy"
     check $? "... the same ids and outputs"
+    piece q 512 | npy "$W/8-q.npy" '<f4' '(1, 8, 64)'
+    piece k 12288 | npy "$W/8-k.npy" '<f4' '(96, 2, 64)'
+    piece v 12288 | npy "$W/8-v.npy" '<f4' '(96, 2, 64)'
+    piece qi 128 | npy "$W/8-qi.npy" '<f4' '(1, 2, 64)'
+    piece ki 6144 | npy "$W/8-ki.npy" '<f4' '(96, 64)'
+    for backend in simt fast; do
+        runs 0 "forward: what is screened, on $backend" forward --q "$W/8-q.npy" --k "$W/8-k.npy" --v "$W/8-v.npy" --qi "$W/8-qi.npy" \
+            --ki "$W/8-ki.npy" --topk 2 --block 32 --backend $backend --index-keys int8 --out "$W/eight"
+        says '^screened by 8 bits: [2-4] of 4 blocks settled, [0-2] of 2 rows in full$'
+    done
     runs 0 "check: with an 8-bit copy" check decode/swapped decode/split --backend simt --index-keys int8 --shape 'T=1 S=100 heads=4:2 width=64:64 block=32 topk=2'
-    ! grep -q '^decode/split' "$W.out"
-    check $? "... only kernels that screen"
+    ! grep -q '^decode/split' "$W.out" && grep -Eq '^decode/swapped .* ok .*  [2-6] of 6 blocks settled, [0-2] of 2 rows in full$' "$W.out"
+    check $? "... only kernels that screen, and what they settled"
     OMP_NUM_THREADS=100000 runs 0 "forward: more threads than there can be" forward "${in[@]}" --topk 4 --block 32 --backend simt --out "$W/simt"
     inputs prefix
 fi

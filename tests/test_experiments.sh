@@ -34,6 +34,22 @@ for figure in "$W"/figures/*.svg; do [[ ! -e $figure ]] || cmp -s "$figure" "fig
 [[ -z $wrong ]]
 check $? "their figures are drawn from the tables$wrong"
 
+# ---- The commit of a row ------------------------------------------------------------------------------
+
+if command -v git > /dev/null; then
+    mkdir -p "$W/tree/data/experiments" && cp data/commit.sh "$W/tree/data/" && echo row > "$W/tree/data/experiments/text.csv"
+    named() { (cd "$W/tree" && data/commit.sh); } # in a repository of its own
+    git init -q "$W/tree" && git -C "$W/tree" add . && git -C "$W/tree" -c user.name=x -c user.email=x@x commit -qm x
+    commit=$(git -C "$W/tree" rev-parse HEAD)
+    [[ $(named) == "$commit" ]] && echo row >> "$W/tree/data/experiments/text.csv" && [[ $(named) == "$commit" ]]
+    check $? "a row in a table does not make the next one's commit dirty"
+    echo '#' >> "$W/tree/data/commit.sh"
+    [[ $(named) == "$commit-dirty" && $(cd "$W" && GIT_CEILING_DIRECTORIES=$W "$OLDPWD/data/commit.sh") == unknown ]]
+    check $? "... a program that was changed does; without a repository it is unknown"
+else
+    skip "the commit of a row" "no git here"
+fi
+
 # ---- Configurations with mistakes ---------------------------------------------------------------------
 
 expect_refusal() { # expect_refusal NAME PATTERN CONFIGURATION
@@ -117,6 +133,13 @@ if command -v bible > /dev/null; then
         !(NF == n && $at["tokens"] == 288 && $at["wrong"] == 0 && $at["open"] > 0 && $at["open"] <= $at["blocks"] &&
           $at["fell_back"] <= 1 && $at["equal_sets"] <= 1 && $at["commit"] == "test") { exit 1 }' "$W/keys.csv"
     check $? "keys.sh: a row a layer, and a second time the same rows"
+    rm "${model%.*}".* && DIR=$W/shared data/experiments/keys.sh "$W/trained.csv" retrieval/msa/1 retrieval/msa-256/1 > "$W.out" 2> "$W.err" &&
+        [[ -s $model && $(cut -d , -f 1,2,4 "$W/trained.csv" | sort | uniq -c | awk '{ print $2 ":" $1 }' | tr '\n' ' ') == \
+            "arm,seed,tokens:1 retrieval/msa,1,128:1 retrieval/msa-256,1,256:1 " ]]
+    check $? "keys.sh: a model that is not there is trained by its row's command; rows of both lengths stay"
+    DIR=$W/shared data/experiments/keys.sh "$W/none.csv" retrieval/msa/2 > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 && ! -e $W/none.csv ]] && grep -q "retrieval.csv: expected a row msa,2, found none" "$W.err"
+    check $? "keys.sh: refused in one line: a model that no row is of"
 else
     skip "keys.sh" "no command bible here"
 fi

@@ -11,7 +11,7 @@ shift
 [[ $# -gt 0 ]] || set -- 512 1024 2048 4096 8192 16384 32768
 new=$(mktemp) || exit 2
 trap 'rm -f "$new" "$new.json" "$new.model"' EXIT
-commit=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
+commit=${COMMIT:-$(data/commit.sh)}
 echo "n,dense_ms,msa_ms,model_flop_ratio,device,commit,command" > "$new"
 for n in "$@"; do
     command="$MSA bench dense prefill --backend fast --no-ceilings --seconds ${SECONDS_EACH:-10} --limit 3600 --shape 'T=$n S=$n heads=16:1'"

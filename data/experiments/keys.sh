@@ -5,13 +5,14 @@
 #
 # Rows of an arm replace those that FILE.csv has of it. ARM is `shipped`, the shipped model on windows of its own 1024 tokens;
 # `shipped-N`, the same on windows of N tokens, which it never saw; or EXPERIMENT/ARM/SEED, a model of small.conf, trained by
-# the command in its row where it is not there yet. THREADS (1) compute.
+# the command in its row of DIR (data/experiments) where it is not there yet; EXPERIMENT/ARM-N/SEED on N tokens. A training
+# that was interrupted goes on where it was. THREADS (1) compute.
 set -euf
 export LC_ALL=C OMP_NUM_THREADS=${THREADS:-1}
 cd "$(dirname "$0")/../.." || exit 2
 MSA=${MSA:-build/msa}
 B=${B:-build}
-here=data/experiments
+dir=${DIR:-data/experiments}
 fail() {
     echo "keys: $*" >&2
     exit 2
@@ -19,7 +20,7 @@ fail() {
 [[ $# -ge 2 ]] || fail "expected a file and at least one arm, found '$*'"
 file=$1
 shift
-commit=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
+commit=${COMMIT:-$(data/commit.sh)}
 text=$(data/text.sh "$B" kjv) || exit 2
 new=$(mktemp) || exit 2
 trap 'rm -f "$new" "$new.said" "$new.rows"' EXIT
@@ -28,13 +29,13 @@ header=arm,seed,layer,tokens,equal_sets,in_common,score_recall_16,score_recall_8
 # The options of `msa evaluate` for an experiment's model, which is trained if need be.
 trained() { # trained EXPERIMENT ARM SEED
     local row train name
-    row=$(grep "^$2,$3," "$here/$1.csv") || fail "$here/$1.csv: expected a row $2,$3, found none"
+    row=$(grep -s "^$2,$3," "$dir/$1.csv") || fail "$dir/$1.csv: expected a row $2,$3, found none"
     train=$(sed 's/.*"\(.*\) && .*"$/\1/' <<< "$row")
     name=$(sed 's/.* --out \([^ ]*\) .*/\1/' <<< "$train")
     mkdir -p "${name%/*}"
     [[ -e $name ]] || ${train/#build\/msa/$MSA} > "$new.said" || fail "$train: failed"
-    [[ $train == *--task* ]] && echo "--model $name --task --windows 1 --recall-windows 4" ||
-        echo "--model $name --text $text --held-out --windows 1 --recall-windows 8"
+    [[ $train == *--task* ]] && echo "--model $name --task --windows 1" ||
+        echo "--model $name --text $text --held-out --windows 1"
 }
 
 for arm in "$@"; do
@@ -44,8 +45,11 @@ for arm in "$@"; do
     shipped-[1-9]*) options="$shipped --recall-windows 1 --context ${arm#shipped-}" ;;
     */*/*)
         IFS=/ read -r experiment model seed <<< "$arm"
+        context=${model##*-} arm=$experiment/$model
+        [[ $context =~ ^[0-9]{3,}$ ]] && model=${model%-*} context="--recall-windows 1 --context $context" ||
+            context="--recall-windows 8"
         options=$(trained "$experiment" "$model" "$seed") || exit 2
-        arm=$experiment
+        options+=" $context"
         ;;
     *) fail "expected shipped, shipped-N or EXPERIMENT/ARM/SEED, found '$arm'" ;;
     esac

@@ -24,7 +24,7 @@ B=${B:-build}
 JOBS=${JOBS:-$(nproc)}
 export OMP_NUM_THREADS=${THREADS:-1}
 ONLY=${ONLY:-*}
-COMMIT=${COMMIT:-$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown)}
+COMMIT=${COMMIT:-$(data/commit.sh)}
 
 fail() {
     echo "experiments: $*" >&2

@@ -98,6 +98,10 @@ static void print_row(const results *all, const result *r)
     if (r->copy_ms > 0)
         printf("%-22s %-5s %-5s %10.4g ms to make it, once and before\n", "  its 8-bit copy",
                r->kernel->backend, "int8", r->copy_ms);
+    if (r->screening.rows > 0) {
+        printf("  ");
+        cli_print_screening(&r->screening);
+    }
 }
 
 static bool is_tuned(const results *all, int parameter)

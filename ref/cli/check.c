@@ -59,6 +59,10 @@ static void print_case(const msa_kernel *kernel, const msa_shape *s, inputs_patt
     if (report->n_ties)
         printf("  %lld of %lld ids swapped within rounding", (long long)report->n_ties,
                (long long)report->n_ids);
+    if (report->screening.rows > 0)
+        printf("  %lld of %lld blocks settled, %lld of %lld rows in full",
+               (long long)report->screening.settled, (long long)report->screening.blocks,
+               (long long)report->screening.fell_back, (long long)report->screening.rows);
     printf("%s%s\n", report->outcome == JUDGE_FAIL ? "  " : "",
            report->outcome == JUDGE_FAIL ? report->text : "");
 }

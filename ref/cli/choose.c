@@ -101,7 +101,7 @@ int cli_ran(const char *command, cli_plan *plan, const msa_shape *s, msa_stage s
 
 /* ---- Selecting ---------------------------------------------------------------------------------- */
 
-static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
+static msa_status index_branch(cli_plan *plan, const cli_tensors *t, float *scores, int32_t *ids,
                                float *index_lse, void *work)
 {
     return plan->ops.stage[MSA_STAGE_INDEX]->run(&t->shape,
@@ -109,7 +109,8 @@ static msa_status index_branch(const cli_plan *plan, const cli_tensors *t, float
                                                                .ki = cli_floats(t, CLI_KI),
                                                                .scores = scores,
                                                                .ids = ids,
-                                                               .index_lse = index_lse},
+                                                               .index_lse = index_lse,
+                                                               .screening = &plan->screening},
                                                  work);
 }
 
@@ -199,12 +200,21 @@ int cli_attend(const char *command, cli_plan *plan, const cli_tensors *t, const 
                    plan->ops.stage[MSA_STAGE_SPARSE]->run(&t->shape, &attended, work));
 }
 
+void cli_print_screening(const msa_screening *done)
+{
+    printf("screened by 8 bits: %lld of %lld blocks settled, %lld of %lld rows in full\n",
+           (long long)done->settled, (long long)done->blocks, (long long)done->fell_back,
+           (long long)done->rows);
+}
+
 void cli_print_plan(const cli_plan *plan)
 {
     for (int i = 0; i < MSA_N_STAGES; i++)
         if (plan->ran[i])
             printf("ran %s/%s (%s)\n", msa_stage_name((msa_stage)i), plan->ops.stage[i]->name,
                    plan->ops.stage[i]->backend);
+    if (plan->screening.rows > 0)
+        cli_print_screening(&plan->screening);
     if (plan->ids_from)
         printf("ids from %s\n", plan->ids_from);
 }

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "../io/io.h"
-#include "../msa.h"
+#include "../msa_index8.h"
 
 /* ---- Subcommands (commands.def lists them) ------------------------------------------------------ */
 
@@ -201,7 +201,8 @@ typedef struct cli_plan {
     msa_ops ops;
     bool named[MSA_N_STAGES]; /**< asked for with --kernel */
     bool ran[MSA_N_STAGES];
-    const char *ids_from; /**< the file of --ids, or NULL */
+    const char *ids_from;    /**< the file of --ids, or NULL */
+    msa_screening screening; /**< by the index that ran; no rows: it did not screen, or they had no choice */
 } cli_plan;
 
 /** Fills the plan from --backend and --kernel; `stages` is the set (1 << stage) that the subcommand can
@@ -232,8 +233,11 @@ typedef struct cli_attended {
 /** The sparse attention of t's tensors: cli_selection(), and the stage that attends. */
 int cli_attend(const char *command, cli_plan *plan, const cli_tensors *t, const cli_attended *out,
                void *work);
-/** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, and where given ids came from. */
+/** Prints a line for each stage that ran, `ran STAGE/NAME (back end)`, what an index screened, and where given ids came
+ *  from. */
 void cli_print_plan(const cli_plan *plan);
+/** A line: how many blocks and rows 8-bit keys left to be scored in full. */
+void cli_print_screening(const msa_screening *done);
 
 /* ---- Threads (threads.c) ------------------------------------------------------------------------ */
 

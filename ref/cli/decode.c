@@ -200,14 +200,6 @@ static int copy_keys(const char *command, const msa_kernel *decode, const step *
                        : cli_fail(command, "expected memory for a copy of the index keys, found too little");
 }
 
-static void print_screening(const step *a)
-{
-    const msa_screening *done = &a->screening;
-    printf("screened by 8 bits: %lld of %lld blocks settled, %lld of %lld rows in full\n",
-           (long long)done->settled, (long long)done->blocks, (long long)done->fell_back,
-           (long long)done->rows);
-}
-
 /* ---- The step --------------------------------------------------------------------------------------- */
 
 enum { IDS, O, LSE, N_OUTPUTS };
@@ -312,7 +304,7 @@ static int run(const char *command, cli_plan *plan, step *a, const char *dir)
         if (a->small)
             print_agreement(a);
         if (a->codes && !cli_wants_ranks(&a->ranks))
-            print_screening(a);
+            cli_print_screening(&a->screening);
         bad = cli_commit_outputs(command);
     }
     cli_free_outputs(out, N_OUTPUTS);

@@ -340,7 +340,8 @@ static char *report;
 
 static void write_report(const job *j, int ranks, FILE *out)
 {
-    double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0, open = 0, blocks = 0;
+    double model[2][TRAFFIC_N_KINDS], pairs = 0, seen = 0, most = 0, sent = 0;
+    msa_screening sum = {0};
     fprintf(out, "%d rank%s, %s travel%s: a row each, with ms and bytes by kind\n\n%4s%9s%9s%10s%10s%13s",
             ranks, ranks > 1 ? "s" : "", j->queries ? "queries" : "keys",
             j->queries && j->call->gradients ? ", and keys for the gradients" : "", "rank", "queries",
@@ -356,7 +357,8 @@ static void write_report(const job *j, int ranks, FILE *out)
             sent += a->sent[kind];
         }
         pairs += a->pairs;
-        open += (double)a->screening.settled, blocks += (double)a->screening.blocks;
+        sum.rows += a->screening.rows, sum.fell_back += a->screening.fell_back;
+        sum.settled += a->screening.settled, sum.blocks += a->screening.blocks;
         seen += a->seen;
         most = a->seen > most ? a->seen : most;
     }
@@ -373,8 +375,12 @@ static void write_report(const job *j, int ranks, FILE *out)
             "\n\nsent %.0f bytes, by the model %.0f; keys that the fullest rank's queries see: %.3f of the "
             "mean\n",
             sent, expected, seen > 0 ? most * ranks / seen : 1);
-    if (blocks > 0)
-        fprintf(out, "owners scored %.0f of %.0f blocks in full, by bounds for all\n", open, blocks);
+    if (sum.blocks > 0)
+        fprintf(
+            out,
+            "owners scored %lld of %lld blocks in full, by bounds for all; all that they have for %lld of "
+            "%lld rows\n",
+            (long long)sum.settled, (long long)sum.blocks, (long long)sum.fell_back, (long long)sum.rows);
 }
 
 void cli_print_ranks(void)

@@ -56,8 +56,7 @@ typedef struct scratch {
     screener by8;     /* where the cache has an 8-bit copy */
     float *qi;        /* [n,groups,di], the request's */
     tile_rows *right; /* the same fitted, right factors [columns][steps] */
-    float least;      /* of the request's index keys, and how many blocks its rows asked for */
-    int64_t settled;
+    float least;      /* of the request's index keys */
     united *of;       /* [groups] */
     column *c;        /* [parts][n,groups,slabs] */
     void *own;
@@ -200,19 +199,18 @@ static void score_block(tiles *t, const scorer *y, const tile_rows *right, int64
     }
 }
 
-/* A block that a row asks for is scored for all; to a row that did not ask it is none. Returns how many asked. */
-static int settle_block(tiles *t, const scratch *k, int64_t block, const own *o)
+/* A block that a row asks for is scored for all; to a row that did not ask it is none. */
+static void settle_block(tiles *t, const scratch *k, int64_t block, const own *o)
 {
     const int64_t blocks = msa_n_blocks(k->y.s);
-    int asked = 0;
+    bool asked = false;
     for (int64_t row = 0; row < k->by8.rows; row++)
-        asked += asks_for(&k->by8, row, block);
-    if (asked > 0)
+        asked = asked || asks_for(&k->by8, row, block);
+    if (asked)
         score_block(t, &k->y, k->right, block, o);
     for (int64_t row = 0; row < k->by8.rows; row++)
         if (!asks_for(&k->by8, row, block))
             k->y.scores[row * blocks + block] = -INFINITY;
-    return asked;
 }
 
 /* ---- Attention ------------------------------------------------------------------------------------------------------- */
@@ -326,7 +324,6 @@ static void score_blocks(tiles *t, const cache *x, const msa_arrays *a, scratch 
     {
         screener_begin(&k->by8, x, a, k->y.qi);
         k->least = least_before(&k->by8, end);
-        k->settled = 0;
     }
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < end; b++)
@@ -334,16 +331,12 @@ static void score_blocks(tiles *t, const cache *x, const msa_arrays *a, scratch 
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < k->by8.rows; row++)
         find_tau(&k->by8, row, &k->y.fit[row], k->least, o->best);
-    int64_t settled = 0;
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < end; b++)
-        settled += settle_block(t, k, b, o);
-#pragma omp atomic
-    k->settled += settled;
-#pragma omp barrier
+        settle_block(t, k, b, o);
 #pragma omp single
     if (a->screening) {
-        const msa_screening done = screened_rows(&k->by8, k->settled);
+        const msa_screening done = screened_rows(&k->by8);
         screening_add(a->screening, &done);
     }
 }

@@ -118,13 +118,14 @@ typedef msa_status msa_half_fn(const msa_shape *s, const msa_arrays *a, void *wo
 msa_dense_fn fast_dense;
 msa_half_fn fast_dense_amx, fast_prefill_amx; /* amx.c */
 msa_half_fn fast_index_amx, fast_index_amx_full, fast_index_amx_screened;
+msa_half_fn fast_index_screened; /* of float32 tensors: an entry's run */
 msa_half_fn fast_sparse_amx, fast_sparse_amx_queries, fast_sparse_amx_blocks;
 msa_half_fn fast_backward_amx, fast_dense_backward_amx, fast_kl_amx;
 msa_half_fn fast_decode_amx, fast_dense_decode_amx;
 msa_sparse_fn fast_sparse_naive, fast_sparse_threaded, fast_sparse_blocked, fast_sparse_tiles,
     fast_sparse_blocks, fast_sparse_lanes, fast_sparse;
 msa_prefill_fn fast_prefill;
-msa_index_fn fast_index, fast_index_screened;
+msa_index_fn fast_index;
 msa_decode_fn fast_decode;
 msa_dense_decode_fn fast_dense_decode;
 msa_backward_fn fast_backward_tiles, fast_backward_blocks, fast_backward;

@@ -6,17 +6,15 @@ size_t fast_index_screened_workspace(const msa_shape *s)
     return index_screened_plain_workspace(s);
 }
 
-msa_status fast_index_screened(const msa_shape *s, const float *qi, const float *ki, float *scores, int32_t *ids,
-                               float *index_lse, void *work)
+msa_status fast_index_screened(const msa_shape *s, const msa_arrays *a, void *work)
 {
     MSA_TRY(msa_check_shape(s));
-    if (!qi || !ki || !work)
+    if (!a->qi || !a->ki || !work)
         return MSA_ERR_NULL;
-    if (scores || index_lse)
+    if (a->scores || a->index_lse)
         return MSA_ERR_UNSUPPORTED;
-    if (!ids)
+    if (!a->ids)
         return MSA_OK;
-    pad_outputs(s, ids, NULL, NULL);
-    const msa_arrays a = {.qi = qi, .ki = ki, .ids = ids};
-    return amx_index_floats(s, &a, work);
+    pad_outputs(s, writable(a->ids), NULL, NULL);
+    return amx_index_floats(s, a, work);
 }

@@ -189,7 +189,7 @@ static void finish_row(task *k, int64_t row)
                   local = k->m->last[row] / s->block;
     int32_t *ids = (int32_t *)writable(k->a->ids) + (of % s->n_kv_heads * s->n_q + query) * s->topk;
     k->h->fell[of] = k->m->n[row] == FELL;
-    k->done.fell_back += k->m->n[row] == FELL;
+    k->done.fell_back += k->m->n[row] == FELL || k->m->n[row] == local; /* of a row that chooses */
     k->done.settled += k->m->n[row] == FELL ? local : 0;
     (k->floats ? write_row_of_floats : write_row)(k, row, local, ids);
 }

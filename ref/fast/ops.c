@@ -132,7 +132,13 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
 
 /* ---- The table ------------------------------------------------------------------------------------------ */
 
+#define RUN_ARRAYS(function)                                                                                 \
+    static msa_status function##_run(const msa_shape *s, const msa_arrays *a, void *work)                    \
+    {                                                                                                        \
+        return a ? function(s, a, work) : MSA_ERR_NULL;                                                      \
+    }
 #define KERNEL(stage, name, function, idea) RUN(stage, function) CHECKED_WORKSPACE(function)
+#define ARRAYS(stage, name, function, idea) RUN_ARRAYS(function) CHECKED_WORKSPACE(function)
 #define HALF(stage, name, precision_, function, idea) RUN_ROUNDED(stage, function) CHECKED_WORKSPACE(function##_rounded)
 #include "kernels.def"
 

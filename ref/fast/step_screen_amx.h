@@ -198,17 +198,21 @@ static inline bool asks_for(const screener *y, int64_t row, int64_t block)
            !(y->upper[row * msa_n_blocks(y->s) + block] < y->tau[row]);
 }
 
-/* What became of the request's rows; `settled` blocks were scored in full, row by row. */
-static inline msa_screening screened_rows(const screener *y, int64_t settled)
+/* What became of the request's rows: a block that one asks for is scored in full. */
+static inline msa_screening screened_rows(const screener *y)
 {
-    msa_screening sum = {.settled = settled};
+    msa_screening sum = {0};
     for (int64_t row = 0; row < y->rows; row++) {
         const int64_t local = position(&y->at.seq, row / y->s->n_kv_heads) / y->s->block;
-        const bool chooses = y->s->topk > 1 && local >= y->s->topk;
-        sum.rows += chooses;
-        sum.blocks += chooses ? local : 0;
-        sum.fell_back += chooses && isnan(y->tau[row]);
-        sum.settled -= chooses ? 0 : local;
+        int64_t asked = 0;
+        if (y->s->topk == 1 || local < y->s->topk)
+            continue; /* it takes what there is */
+        for (int64_t b = 0; b < local; b++)
+            asked += asks_for(y, row, b);
+        sum.rows++;
+        sum.blocks += local;
+        sum.settled += asked;
+        sum.fell_back += asked == local;
     }
     return sum;
 }

@@ -41,6 +41,7 @@ static msa_arrays with_outputs(judgement *j, msa_arrays arrays, unsigned set)
         }
     arrays.weight = KL_WEIGHT;
     arrays.loss = &j->loss;
+    arrays.screening = &j->report.screening;
     return arrays;
 }
 

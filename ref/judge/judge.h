@@ -5,6 +5,7 @@
 #ifndef MSA_JUDGE_H
 #define MSA_JUDGE_H
 
+#include "../msa_index8.h"
 #include "inputs.h"
 #include "verdict.h"
 
@@ -19,6 +20,7 @@ typedef struct judge_report {
     judge_outcome outcome;
     double used;             /**< the largest share of any output's budget */
     int64_t n_ids, n_ties;   /**< of the index stage */
+    msa_screening screening; /**< by 8-bit index keys, in the last call */
     char text[VERDICT_TEXT]; /**< what failed, or the output that used most of its budget */
 } judge_report;
 

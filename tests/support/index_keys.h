@@ -10,6 +10,7 @@
 
 #include "../../ref/judge/inputs.h"
 #include "../../ref/msa_index8.h"
+#include "check.h"
 
 typedef enum kind {
     NORMAL,
@@ -116,6 +117,28 @@ static inline int64_t open_by_integers(const msa_shape *s, const float *q, int n
         count += open[b];
     }
     return count;
+}
+
+/** What a call says that it did: all rows that have to choose, the blocks before their own, of which each settles as many
+ *  as it takes at least; and where all blocks were, all rows fell back. */
+static inline void check_counts(check_case *c, const msa_shape *s, const msa_screening *done)
+{
+    int64_t rows = 0, blocks = 0;
+    for (int r = 0; r < msa_n_seqs(s); r++) {
+        const msa_seq seq = msa_get_seq(s, r);
+        for (int64_t i = 0; i < seq.n_q; i++) {
+            const int64_t local = (seq.n_kv - seq.n_q + i) / s->block;
+            const bool chooses = s->topk > 1 && local > s->topk - 1;
+            rows += chooses * s->n_kv_heads, blocks += chooses * local * s->n_kv_heads;
+        }
+    }
+    check_true(c,
+               done->rows == rows && done->blocks == blocks && done->settled <= blocks &&
+                   done->settled >= rows * (s->topk - 1) && done->fell_back >= 0 && done->fell_back <= rows &&
+                   (done->fell_back == rows) == (done->settled == blocks),
+               "%lld rows, %lld blocks, %lld settled, %lld fell back; expected %lld rows and %lld blocks",
+               (long long)done->rows, (long long)done->blocks, (long long)done->settled,
+               (long long)done->fell_back, (long long)rows, (long long)blocks);
 }
 
 #endif
