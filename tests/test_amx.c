@@ -444,6 +444,25 @@ static void leaves_index_keys(void)
     check_release(NULL);
 }
 
+// Logits so large that float32 rounds a difference from their LSE to more than a weight can be: done again in double.
+static void huge_logits(const char *kernel)
+{
+    const msa_shape s = {20, 90, 6, 2, 32, 16, 32, 3, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("%s: logits of 1e10 and more", kernel);
+    for (int n = 0; n < 8; n++) {
+        inputs in;
+        if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(40 + (uint64_t)n)))
+            return;
+        for (int64_t i = 0; i < s.n_q * s.n_heads * s.d_head; i++)
+            in.q[i] *= n % 2 ? 1e10f : 1e28f;
+        const judge_report report =
+            judge_kernel(table_find(kernel, "fast"), &s, &in, check_seed(50 + (uint64_t)n));
+        check_true(&c, report.outcome == JUDGE_PASS, "%s", report.text);
+        inputs_free(&in);
+    }
+    check_end(&c);
+}
+
 static void over_pages(const msa_kernel *k, bool tiled)
 {
     check_case c = check_begin("%s/%s over pages of bf16, on 1, 2 and 3 threads, %s",
@@ -698,6 +717,9 @@ int main(int argc, char **argv)
             over_pages(k, true);
     }
     leaves_index_keys();
+    huge_logits("backward/amx");
+    huge_logits("backward/blocks");
+    huge_logits("kl/amx");
     streams(MSA_STAGE_DECODE);
     streams(MSA_STAGE_DENSE_DECODE);
     counts(false);
