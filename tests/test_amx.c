@@ -17,6 +17,7 @@
 #include "../ref/judge/judge.h"
 #include "../ref/judge/paging.h"
 #include "../ref/stages.h"
+#include "../ref/table/table.h"
 #include "support/check.h"
 #include "support/steps_amx.h"
 #include "support/tile_emulator.h"
@@ -415,6 +416,53 @@ static void paged_is_contiguous(check_case *c, const msa_kernel *k, const batch 
     paging_free(&g);
 }
 
+// run() rounds what its stage has, into its work: a caller's index keys are nobody's business in a dense step, 8-bit ones
+// neither.
+static void leaves_index_keys(void)
+{
+    const msa_kernel *k = table_find("dense_decode/amx", "fast");
+    const msa_shape s = {2, 50, 2, 1, 16, 16, 16, 2, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("dense_decode/amx over pages of float32 leaves index keys alone");
+    for (int small = 0; small < 2; small++) {
+        inputs in;
+        paging g;
+        if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(31)) ||
+            !paging_new(&g, &s, &in, 16, check_seed(32), small))
+            return;
+        const int64_t n = g.p.n_pages * g.p.page * s.d_index;
+        float *ki = check_floats(n);
+        memcpy(ki, g.ki, (size_t)n * sizeof *ki);
+        msa_arrays a = inputs_arrays(&in);
+        a.k = g.k, a.v = g.v, a.ki = ki, a.pages = g.p;
+        a.o = check_floats(s.n_q * s.n_heads * s.d_head), a.lse = NULL;
+        check_true(&c, k->run(&g.s, &a, check_alloc((int64_t)k->workspace(&g.s), 1)) == MSA_OK, "run");
+        check_same(&c, small ? "ki, 8-bit keys beside" : "ki", g.ki, ki, (size_t)n * sizeof *ki);
+        paging_free(&g);
+        inputs_free(&in);
+    }
+    check_end(&c);
+    check_release(NULL);
+}
+
+// Logits so large that float32 rounds a difference from their LSE to more than a weight can be: done again in double.
+static void huge_logits(const char *kernel)
+{
+    const msa_shape s = {20, 90, 6, 2, 32, 16, 32, 3, 1, NULL, NULL, NULL, NULL};
+    check_case c = check_begin("%s: logits of 1e10 and more", kernel);
+    for (int n = 0; n < 8; n++) {
+        inputs in;
+        if (!inputs_new(&in, &s, INPUTS_NORMAL, check_seed(40 + (uint64_t)n)))
+            return;
+        for (int64_t i = 0; i < s.n_q * s.n_heads * s.d_head; i++)
+            in.q[i] *= n % 2 ? 1e10f : 1e28f;
+        const judge_report report =
+            judge_kernel(table_find(kernel, "fast"), &s, &in, check_seed(50 + (uint64_t)n));
+        check_true(&c, report.outcome == JUDGE_PASS, "%s", report.text);
+        inputs_free(&in);
+    }
+    check_end(&c);
+}
+
 static void over_pages(const msa_kernel *k, bool tiled)
 {
     check_case c = check_begin("%s/%s over pages of bf16, on 1, 2 and 3 threads, %s",
@@ -668,6 +716,10 @@ int main(int argc, char **argv)
         if (tiled)
             over_pages(k, true);
     }
+    leaves_index_keys();
+    huge_logits("backward/amx");
+    huge_logits("backward/blocks");
+    huge_logits("kl/amx");
     streams(MSA_STAGE_DECODE);
     streams(MSA_STAGE_DENSE_DECODE);
     counts(false);

@@ -113,7 +113,7 @@ static inline void open_ask(const shared *h, int r, int64_t c, float *buffer)
         put_left(x->q, l, q + row * d, d);
         put_left(x->dout, l, dout + row * d, d);
         x->row[l] = row;
-        x->lse[l] = fabsf(lse[row]) < INFINITY ? lse[row] : NAN;
+        x->lse[l] = fabsf(lse[row]) < MOST_LSE ? lse[row] : NAN;
         x->delta[l] = (float)dot(o + row * d, rows_of(halves(dout), 1, 0, d, row, 1, buffer), d);
     }
     left_to_right(x->q, steps);

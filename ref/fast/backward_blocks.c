@@ -35,7 +35,7 @@ static void weigh(const block_visit *m, int count, const float *lse, float *x)
     for (int64_t row = 0; row < m->queries * count; row++, x += m->cols) {
         const int64_t seen = seen_by(m, row / count);
         /* What float32 could not hold has to show: -inf less anything weighs nothing. */
-        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[row]) < INFINITY;
+        const bool held = row_top(x, seen, -INFINITY) < INFINITY && fabsf(lse[row]) < MOST_LSE;
         const float base = held ? lse[row] : NAN;
         for (int64_t c = 0; c < seen; c++)
             x[c] = exp2_nonpositive((float)LOG2_E * (x[c] - base));

@@ -184,7 +184,7 @@ static inline void add_heads(const logit_pieces *x, int64_t n, int64_t c, const 
     float *to = t + row / x->count * cols + c;
     lanes sum = h > 0 ? load_some(to, cols - c) : all(0);
     for (int64_t b = 0; b < high; b++) {
-        const float base = fabsf(lse[row + b]) < INFINITY ? lse[row + b] : NAN;
+        const float base = fabsf(lse[row + b]) < MOST_LSE ? lse[row + b] : NAN;
         const lanes logits = logits_in(x, n, b, c - j);
         sum += exp2_lanes((float)LOG2_E * (logits - base)) + logits * 0;
         if (++h == x->count) {

@@ -98,6 +98,8 @@ static msa_status run_rounded(msa_stage stage, msa_half_fn *f, const msa_shape *
     const bool paged = stage_is_step(stage) && has_pages(a);
     rounded half = {.a = *a};
     half.a.index8 = NULL; /* it bounds the keys as they were */
+    if (stage == MSA_STAGE_DENSE_DECODE)
+        half.a.ki = NULL, half.a.pages.ki8 = NULL; /* which a caller may have, but work has no room for */
     place_rounded(&half, stage, s, 0, work);
     for (array_id x = 0; x < ARRAY_N; x++) {
         const bool in_pages = paged && (x == ARRAY_K || x == ARRAY_V || x == ARRAY_KI);

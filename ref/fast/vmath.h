@@ -46,6 +46,9 @@ static inline float exp_nonpositive(float x)
     return x < -87.0f ? 0.0f : p * power;
 }
 
+/* From here on roundings of a logit and of the LSE are 1 and more: no weight follows from their difference. */
+#define MOST_LSE 0x1p24f
+
 /* 2^x for x <= 0; 0 below -126, -inf included. x = n + f, |f| <= 1/2; 2^f by the polynomial of degree 6 whose
  * largest relative error there is smallest (1.9e-9 before rounding, by Remez' exchange); exact for f = 0. */
 static inline float exp2_nonpositive(float x)

@@ -104,6 +104,7 @@ mutant 'backward on tiles sees the future' turn_visits test_amx 'hide(&$now->log
 mutant 'backward on tiles: dK of P' step_of_visit test_amx '$x->ds + $part * PAIRS' '$x->p + $part * PAIRS'
 mutant 'backward on tiles loses a part of dQ' end_ask test_amx '$piece = $first + 1;' '$piece = $first + 2;'
 mutant 'bf16 steps without products: pages are left out' dense_decode_halves test_amx 'has_pages($a) ? &$a->pages : NULL' 'NULL'
+mutant "a dense step rounds its caller's index keys" run_rounded test_amx '$half.a.ki = NULL, $half.a.pages.ki8 = NULL;' ';'
 mutant 'backward on tiles: dQ is not cleared' meet_column test_amx 'memset($h->dq + $at * $wide, 0, (size_t)$wide * sizeof *$h->dq);' ''
 mutant 'KL on tiles: exponentials of the piece that is still to come' teach test_amx 'add_heads(&$x, $n - 1, $c' 'add_heads(&$x, $n, $c'
 mutant 'KL on tiles: heads of two pieces are not joined' add_heads test_amx '$h > 0 ? load_some($to, $cols - $c) : all(0)' 'all(0)'
