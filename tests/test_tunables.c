@@ -31,7 +31,7 @@ static const struct {
     {MSA_TUNE_sweep_item, "kl/deterministic"},       {MSA_TUNE_sweep_chunk, "backward/deterministic"},
     {MSA_TUNE_sweep_chunk, "dense_backward/hopper"}, {MSA_TUNE_sweep_chunk, "kl/kv_outer"},
     {MSA_TUNE_kv_outer_item, "prefill/kv_outer"},    {MSA_TUNE_screen_from, "decode/swapped"},
-    {MSA_TUNE_attend_parts, "dense_decode/split"}};
+    {MSA_TUNE_attend_parts, "decode/swapped"}};
 
 static void reset(void)
 {

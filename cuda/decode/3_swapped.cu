@@ -43,7 +43,7 @@ template <int D> struct LastSmem {
     Line line;
 };
 
-/// Fewer tokens a part would be loaded sooner, by more CTAs; but who merges reads 8 KB for each part and a group of 16.
+/// Fewer tokens a part would be loaded sooner, by more CTAs: than a cluster may have, where the k blocks have 2048 tokens.
 constexpr int part_tokens = 2 * attend_step;
 
 /// A row's candidates: those of its request's segments or, of a step that screens, its settled ones.

@@ -224,7 +224,7 @@ cat << 'END'
 ### Random keys and learned ones
 
 Means over the queries that have a choice. `shipped`: the shipped model on 12 windows of its own length. `bound/free` and others
-with a stroke: an experiment of this page and one of its models, on 8 windows. `-N`: on one window of N tokens, longer than any that
+with a slash: an experiment of this page and one of its models, on 8 windows. `-N`: on one window of N tokens, longer than any that
 the model was trained on. E4M3: keys alone are rounded, the queries stay whole. int8: both are, and with the
 bound no id is wrong. Random keys are those of chapter 13b's program, 16 queries; there `tests/test_million_keys.c` counts rows
 settled in full. `data/experiments/keys.sh` makes the rows of learned keys.
