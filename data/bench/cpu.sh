@@ -98,5 +98,5 @@ if wanted memory; then
     cat "$CPU-memory.txt"
 fi
 train
-! wanted ranks || B=$B MSA=$MSA data/bench/ranks.sh "$CPU-ranks.txt" || failed=1
+! wanted ranks || NAMES= B=$B MSA=$MSA data/bench/ranks.sh "$CPU-ranks.txt" || failed=1
 exit $failed
