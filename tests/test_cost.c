@@ -117,6 +117,10 @@ static void machines(void)
         at.rows += 1;
         check_true(&c, !traffic_moves_queries(&at), "%d ranks: keys above it", ranks);
     }
+    traffic_call alone = {&m3, 1, 1, 1 << 20, 2, 2, false};
+    check_true(&c, traffic_moves_queries(&alone), "one rank, a token: no key is copied");
+    alone.rows = 1 << 20;
+    check_true(&c, !traffic_moves_queries(&alone), "one rank, a whole prompt");
     const traffic_call dense = {&m3, 1000000, 1, 1 << 20, 2, 2, true};
     check_true(&c, fabs(traffic_crossing(&dense) / (1 << 20) - 2048.0 / (64 * 516)) < 1e-9,
                "dense, many ranks");

@@ -152,7 +152,9 @@ double traffic_most_q(const traffic_call *c)
 
 bool traffic_moves_queries(const traffic_call *c)
 {
-    return sum_q(c) < sum_kv(c);
+    traffic_call two = *c;
+    two.ranks = c->ranks > 1 ? c->ranks : 2;
+    return sum_q(&two) < sum_kv(&two);
 }
 
 double traffic_crossing(const traffic_call *c)

@@ -74,7 +74,8 @@ double traffic_sum(const double bytes[TRAFFIC_N_KINDS]);
  *  the home of one, which asks all others. */
 double traffic_most_q(const traffic_call *c);
 
-/** Whether moving queries costs less, by the expected pairs. */
+/** Whether moving queries costs less, by the expected pairs. One rank sends nothing, and does as two would: what would not
+ *  have to be sent need not be copied either. */
 bool traffic_moves_queries(const traffic_call *c);
 
 /** The chunk length up to which that is so. */
