@@ -719,7 +719,10 @@ int main(int argc, char **argv)
     leaves_index_keys();
     huge_logits("backward/amx");
     huge_logits("backward/blocks");
+    huge_logits("backward/tiles");
     huge_logits("kl/amx");
+    huge_logits("kl/blocks");
+    huge_logits("kl/tiles");
     streams(MSA_STAGE_DECODE);
     streams(MSA_STAGE_DENSE_DECODE);
     counts(false);

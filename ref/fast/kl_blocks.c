@@ -273,7 +273,7 @@ static void teach_floats(const block_visit *m, const void *q, const void *k, con
     for (int64_t e = 0; e < m->queries; e++, t += m->cols) {
         const int64_t seen = seen_by(m, e);
         for (int h = 0; h < group; h++) {
-            const float base = fabsf(lse[e * group + h]) < INFINITY ? lse[e * group + h] : NAN;
+            const float base = fabsf(lse[e * group + h]) < MOST_LSE ? lse[e * group + h] : NAN;
             const float *x = l.p + (e * group + h) * m->cols;
             for (int64_t c = 0; c < seen; c++) {
                 const float weight = exp2_nonpositive((float)LOG2_E * (x[c] - base)) + x[c] * 0;
