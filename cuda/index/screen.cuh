@@ -132,12 +132,12 @@ PTX_INLINE void raise(Screen<D, Block> &m, Screened &own, int half, bool better,
     __syncwarp();
 }
 
-/// Keeps those of n candidates that tau has not passed; with `asked`, counts each at its block. By a warp.
+/// Keeps those of n candidates that tau has not passed; with `asked`, counts each at its block. By a warp, which has met
+/// since one of its lanes wrote to the list.
 PTX_INLINE int filter(Candidate *list, int n, float tau, int32_t *asked)
 {
     const int lane = (int)threadIdx.x % 32;
     int kept = 0;
-    __syncwarp(); // another lane has written them
     for (int first = 0; first < n; first += 32) {
         const int from = first + lane;
         const Candidate c = from < n ? ld_global(list + from) : Candidate{-1, 0};
@@ -208,7 +208,7 @@ PTX_INLINE void screen_block(Screen<D, Block> &m, const Lists8 &lists, Screened 
                           Candidate{span.first + n, bound.upper});
             st_shared(&m.n[row], count < 0 ? count : count + 1);
         }
-        __syncwarp();
+        __syncwarp(); // whoever filters or finishes the list reads it
         // [let_in]
     }
 }

@@ -115,7 +115,6 @@ kernel 'no proxy fence after ordinary stores' clear_rows sparse/kv_outer 'fence_
 kernel 'fewer bytes expected than come' produce_keys index/wgmma 'sizeof $m.k[$stage])' 'sizeof $m.k[$stage] / 2)'
 mutant 'codes of queries that wgmma may not see' make_queries test_screened 'fence_proxy_async();' ''
 mutant 'codes of keys not waited for' screen test_screened 'grid_wait(); produce_keys(' 'produce_keys('
-mutant 'a list filtered before its warp has met' filter test_screened '$kept = 0; __syncwarp();' '$kept = 0;'
 mutant 'a tile that comes while the one before is multiplied' settle test_screened 'wgmma_wait<0>(); wgmma_pin($x); for' 'for'
 kernel 'one warp too few gives a stage back' walk_union sparse/union 'mbarrier_init(&$smem.k_empty[$i], 8)' 'mbarrier_init(&$smem.k_empty[$i], 7)'
 kernel 'Q given back by one tile of two' walk_union sparse/union 'mbarrier_init(&$smem.q_empty, 8)' 'mbarrier_init(&$smem.q_empty, 4)'
