@@ -1839,6 +1839,27 @@ __global__ void tells_by_a_product(float *out, bool barrier)
         *out = ld_shared((float *)s.tile[1]); // BLAME: word told by a product
 }
 
+/// What lanes do together moves values, and tells nothing of memory.
+enum class Together { barrier, vote, shuffle, reduction, election };
+__global__ void tells_by_a_value(float *out, Together how)
+{
+    WordSmem &s = shared<WordSmem>();
+    if (threadIdx.x == 0)
+        st_shared(&s.x[0], 1.0f);
+    if (how == Together::barrier)
+        __syncwarp();
+    else if (how == Together::vote)
+        warp_ballot(true);
+    else if (how == Together::shuffle)
+        shfl_xor(1, 1);
+    else if (how == Together::reduction)
+        warp_max(threadIdx.x);
+    else
+        elect_one();
+    if (threadIdx.x == 31)
+        *out = ld_shared(&s.x[0]); // BLAME: word told by a value
+}
+
 /// Two pairs of warps meet: a barrier that both use may take one from each.
 __global__ void pairs(bool apart)
 {
@@ -1967,6 +1988,10 @@ static void order_in_a_block()
           [&](bool ok) { LAUNCH(forgets_to_commit, 1, 128, tiles, nullptr, ok); });
     twins("word told by a product", "race",
           [&](bool ok) { LAUNCH(tells_by_a_product, 1, 128, tiles, nullptr, out, ok); });
+    for (Together how : {Together::vote, Together::shuffle, Together::reduction, Together::election})
+        twins("word told by a value", "race", [&](bool ok) {
+            LAUNCH(tells_by_a_value, 1, 32, sizeof(WordSmem), nullptr, out, ok ? Together::barrier : how);
+        });
     twins("barrier of two pairs", "barrier 1",
           [&](bool ok) { LAUNCH(pairs, 1, 128, sizeof(WordSmem), nullptr, ok); });
     twins("barrier 0 of some", "barrier", [&](bool ok) { LAUNCH(some_at_barrier_0, 1, 96, 0, nullptr, ok); });

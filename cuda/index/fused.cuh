@@ -232,6 +232,7 @@ template <bool Lse> PTX_INLINE void write_list(const Lists<Lse> &lists, int part
 /// The LSE over the blocks of the lane's row.
 template <int D> PTX_INLINE float list_lse(const Lists<true> &lists, int part, const Rows &own, int topk)
 {
+    __syncwarp(); // a neighbour keeps what the local block has
     const Local local = ld_shared(&lists.local[own_row(own)]);
     float maximum = fmaxf(lowest, local.score), sum = 0;
     const auto each = [&](auto f) {

@@ -127,6 +127,7 @@ PTX_INLINE void raise(Screen<D, Block> &m, Screened &own, int half, bool better,
     }
     if (better)
         own.tau[half] = least;
+    __syncwarp(); // the quad has read where the least one was
     if (better && lane == 0)
         st_shared(&m.at[own.row + 8 * half], at);
     __syncwarp();
@@ -167,6 +168,7 @@ PTX_INLINE int make_room(Screen<D, Block> &m, const Lists8 &lists, Screened &own
 {
     const int mine = own.row + 8 * half;
     int count = ld_shared(&m.n[mine]);
+    __syncwarp(); // before one of the quad counts on
     uint32_t full = warp_ballot(take && count == lists.most);
     while (full) {
         const int quad = (__ffs((int)full) - 1) / 4, row = ld_shared(&m.span).row0 + shfl(mine, 4 * quad);

@@ -300,10 +300,10 @@ void check_guards(Block &b, Site at);
 
 /* ---- warp.cpp ------------------------------------------------------------------------------------ */
 /// Waits until all lanes of `mask` (a warp) or all 128 threads (mask 0: a warpgroup) are here, at the same
-/// call; then one of them runs perform(args), where args[i] is what lane i passed. The warps of a warpgroup
-/// that meet `apart` learn nothing from each other.
+/// call; then one of them runs perform(args), where args[i] is what lane i passed. Of memory they learn nothing
+/// from each other, unless it `orders` what lanes of a warp did before and do after.
 void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at,
-              bool apart = false);
+              bool orders = false);
 
 /* ---- memory.cpp ---------------------------------------------------------------------------------- */
 /// The shared address of bytes that lie wholly in the CTA's shared memory and are aligned; else fails.

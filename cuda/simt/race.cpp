@@ -4,7 +4,7 @@
  *
  * A vector clock with one component a warp of the CTA. A release counts up its warp's component, and what
  * a thread does bears the count of that moment as a stamp; whoever has learned of a larger count, through a
- * barrier, a meeting of lanes or a fence, comes after it. Lanes that share a count may hide a race between
+ * barrier, also the warp's own, or a fence, comes after it. Lanes that share a count may hide a race between
  * them, but a correct kernel is never blamed.
  */
 #include "engine.h"

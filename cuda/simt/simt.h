@@ -18,7 +18,8 @@
  *
  * Whether one access comes after another is asked of vector clocks, which barriers, mbarriers, fences,
  * releases and acquires carry from thread to thread and from CTA to CTA; so a missing one is found in
- * most orders, and not only where it does harm. Atomics are relaxed. Only as many CTAs are resident as fit
+ * most orders, and not only where it does harm. Of what lanes do together only bar.warp.sync is a barrier: a
+ * shuffle, a vote or a product orders no memory. Atomics are relaxed. Only as many CTAs are resident as fit
  * on options.sms.
  *
  * It is a checker, not a simulator of time: no clock (but a model of one, see timeline()), no cache, nothing
@@ -294,7 +295,7 @@ void spins(bool changed, Site at); ///< an atomic that changes nothing again and
 
 enum class Shuffle { index, up, down, exclusive_or };
 uint64_t shuffle(Shuffle kind, uint32_t mask, uint64_t value, unsigned lane, unsigned width, Site at);
-enum class Reduce { add, min_s, max_s, min_u, max_u, bit_and, bit_or, bit_xor, ballot, sync };
+enum class Reduce { add, min_s, max_s, min_u, max_u, bit_and, bit_or, bit_xor, ballot, elect, sync };
 uint32_t reduce(Reduce kind, uint32_t mask, uint32_t value, Site at);
 bool elect(uint32_t mask, Site at);
 

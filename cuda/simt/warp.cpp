@@ -103,14 +103,15 @@ static bool warpgroup_is_here(const Thread &t, unsigned base)
     return g.arrived == 128;
 }
 
-void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at, bool apart)
+void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void **args), Site at, bool orders)
 {
     Thread &t = self();
     Block &b = *t.block;
     const unsigned n = mask ? 32 : 128, base = t.index / n * n;
     t.meeting = {what, at, mask, arg};
     const bool all = mask ? warp_is_here(t, base) : warpgroup_is_here(t, base);
-    publish(); // the last to come gathers the clocks
+    if (orders)
+        publish(); // the last to come gathers the clocks
     tsan::release(&t.met);
     if (!all) {
         Met met(t);
@@ -122,19 +123,19 @@ void converge(const char *what, uint32_t mask, void *arg, void (*perform)(void *
     t.at = at;
     void *args[128] = {};
     const unsigned signal = new_signal(b);
-    Clock together[4]; // of each warp: a product is no barrier between the four
+    Clock together;
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             args[i] = b.threads[base + i].meeting.arg;
-            together[i / 32].join(b.threads[base + i].clock);
+            if (orders)
+                together.join(b.threads[base + i].clock);
             tsan::acquire(&b.threads[base + i].met);
         }
-    for (unsigned w = 1; !mask && !apart && w < 4; w++)
-        together[0].join(together[w]);
     for (unsigned i = 0; i < n; i++)
         if (!mask || mask >> i & 1) {
             b.threads[base + i].meeting.what = nullptr;
-            b.threads[base + i].clock.join(together[apart ? i / 32 : 0]);
+            if (orders)
+                b.threads[base + i].clock.join(together);
             note_signal(b.threads[base + i], Did::wait_lanes, signal, 0, true, true, at);
         }
     for (unsigned w = 0; w < n / 32; w++)
@@ -218,6 +219,7 @@ static uint32_t combine(Reduce kind, uint32_t a, uint32_t b)
 uint32_t reduce(Reduce kind, uint32_t mask, uint32_t value, Site at)
 {
     const char *name = kind == Reduce::sync     ? "bar.warp.sync"
+                       : kind == Reduce::elect  ? "elect.sync"
                        : kind == Reduce::ballot ? "vote.sync"
                                                 : "redux.sync";
     ReduceLane r = {kind, kind == Reduce::ballot ? (value != 0) << self().lane() : value};
@@ -235,14 +237,14 @@ uint32_t reduce(Reduce kind, uint32_t mask, uint32_t value, Site at)
                 if (ReduceLane *l = (ReduceLane *)args[i])
                     l->value = all;
         },
-        at);
+        at, kind == Reduce::sync);
     return r.value;
 }
 
 /// Which lane is elected is not promised: in reverse order it is the last one.
 bool elect(uint32_t mask, Site at)
 {
-    reduce(Reduce::sync, mask, 0, at);
+    reduce(Reduce::elect, mask, 0, at);
     const int leader = options.order == Order::reverse ? 31 - __builtin_clz(mask) : __builtin_ctz(mask);
     return (int)self().lane() == leader;
 }

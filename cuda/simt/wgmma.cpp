@@ -275,9 +275,15 @@ static void issue(void **args)
         p.d = take_over(lane, l.n, l.at);
     p.d->in_flight++;
     p.d->at = l.at;
-    Clock known[4], all = b.threads[first].clock;
-    for (unsigned w = 0; w < 4; w++)
-        all.meet(known[w] = b.threads[first + 32 * w].clock);
+    Clock known[4]; // of each warp, what all of its lanes know
+    for (unsigned w = 0; w < 4; w++) {
+        known[w] = b.threads[first + 32 * w].clock;
+        for (unsigned lane = 1; lane < 32; lane++)
+            known[w].meet(b.threads[first + 32 * w + lane].clock);
+    }
+    Clock all = known[0];
+    for (unsigned w = 1; w < 4; w++)
+        all.meet(known[w]);
     if (l.a) {
         p.a.resize(64 * 16);
         for (int t = 0; t < 128; t++)
@@ -304,13 +310,13 @@ void wgmma(float *d, int n, const uint32_t *a, uint64_t desc_a, uint64_t desc_b,
            bool trans_a, bool trans_b, Site at)
 {
     WgmmaLane l = {d, n, a, desc_a, desc_b, accumulate, trans_a, trans_b, false, at, CALLER};
-    converge("wgmma", 0, &l, issue, at, true);
+    converge("wgmma", 0, &l, issue, at);
 }
 
 void wgmma_int8(int32_t *d, int n, uint64_t desc_a, uint64_t desc_b, bool accumulate, Site at)
 {
     WgmmaLane l = {(float *)d, n, nullptr, desc_a, desc_b, accumulate, false, false, true, at, CALLER};
-    converge("wgmma", 0, &l, issue, at, true);
+    converge("wgmma", 0, &l, issue, at);
 }
 
 // Neither makes warps wait for each other; whether all have been here is seen at the next meeting.
@@ -360,7 +366,7 @@ void wgmma_wait(int pending, Site at)
 {
     WaitLane l = {(unsigned)pending, at};
     const unsigned groups = self().wgmma_groups;
-    converge("wgmma.wait_group", 0, &l, wait_group, at, true);
+    converge("wgmma.wait_group", 0, &l, wait_group, at);
     note_wait(self(), Did::wait_product, Queue::none, groups > l.pending ? groups - l.pending : 0, at);
 }
 
