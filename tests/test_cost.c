@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/parallel/deal.h"
 #include "../ref/parallel/traffic.h"
 #include "support/check.h"
 #include "support/twin.h"
@@ -88,7 +89,7 @@ static void machines(void)
     check_case c =
         check_begin("the model of what moves between machines: by hand, by trying, at its crossing");
     double bytes[TRAFFIC_N_KINDS];
-    const traffic_call one = {&m3, 4, 1, 1 << 20, 4, 4, false}; // a token at 1M, float32, 4 ranks
+    const traffic_call one = {&m3, 4, 1, 1 << 20, 4, 4, false, 0}; // a token at 1M, float32, 4 ranks
     traffic_pass_q(&one, 4 * 3, bytes);
     check_true(&c, bytes[TRAFFIC_INDEX_QUERIES] == 3 * 4 * 128 * 4, "index queries");
     check_true(&c, bytes[TRAFFIC_CANDIDATES] == 3 * 4 * 15 * 12, "candidates");
@@ -108,7 +109,7 @@ static void machines(void)
                "8-bit index keys, scales");
 
     for (int ranks = 2; ranks <= 64; ranks *= 2) {
-        traffic_call at = {&m3, ranks, 1, 1 << 20, 2, 2, false};
+        traffic_call at = {&m3, ranks, 1, 1 << 20, 2, 2, false, 0};
         const double expected = traffic_expected_pairs(&at) / 4, tried = tried_pairs(ranks, 16, 20000);
         check_true(&c, fabs(expected - tried) < 0.1, "%d ranks: %g pairs, by trying %g", ranks, expected,
                    tried);
@@ -117,13 +118,59 @@ static void machines(void)
         at.rows += 1;
         check_true(&c, !traffic_moves_queries(&at), "%d ranks: keys above it", ranks);
     }
-    traffic_call alone = {&m3, 1, 1, 1 << 20, 2, 2, false};
+    traffic_call alone = {&m3, 1, 1, 1 << 20, 2, 2, false, 0};
     check_true(&c, traffic_moves_queries(&alone), "one rank, a token: no key is copied");
     alone.rows = 1 << 20;
     check_true(&c, !traffic_moves_queries(&alone), "one rank, a whole prompt");
-    const traffic_call dense = {&m3, 1000000, 1, 1 << 20, 2, 2, true};
+    const traffic_call dense = {&m3, 8192, 1, 1 << 20, 2, 2, true, 0};
     check_true(&c, fabs(traffic_crossing(&dense) / (1 << 20) - 2048.0 / (64 * 516)) < 1e-9,
                "dense, many ranks");
+    check_end(&c);
+}
+
+/* Ranks other than a row's home that own one of the blocks it sees, over the last rows of a sequence and its groups. */
+static double counted_pairs(int ranks, int64_t n_q, int64_t n_kv)
+{
+    double pairs = 0;
+    for (int64_t i = 0; i < n_q; i++) {
+        const int64_t blocks = (n_kv - n_q + i) / m3.block + 1;
+        const int home = deal_home(ranks, 0, i, n_q);
+        for (int r = 0; r < ranks; r++)
+            pairs += r != home && deal_blocks_before(r, ranks, 0, blocks) > 0 ? m3.n_kv_heads : 0;
+    }
+    return pairs;
+}
+
+static void few_blocks(void)
+{
+    static const struct {
+        int ranks;
+        int64_t n_q, n_kv;
+        bool dense;
+    } cases[] = {{100, 200, 1280, true},
+                 {7, 32, 256, true},
+                 {4, 16, 128, false},
+                 {7, 1000, 1500, false},
+                 {1000, 4000, 130000, true}};
+    check_case c = check_begin(
+        "where all blocks are attended to: their owners are asked, and the fullest rank sends most keys");
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+        const int ranks = cases[i].ranks;
+        const int64_t n_q = cases[i].n_q, n_kv = cases[i].n_kv;
+        const traffic_call at = {&m3, ranks, (double)n_q, (double)n_kv, 4, 4, cases[i].dense, 0};
+        const double expected = traffic_expected_pairs(&at), counted = counted_pairs(ranks, n_q, n_kv);
+        check_true(&c, fabs(expected - counted) <= 0.05 * counted,
+                   "%d ranks, %lld keys: %g pairs, counted %g", ranks, (long long)n_kv, expected, counted);
+        double bytes[TRAFFIC_N_KINDS];
+        traffic_pass_kv(&at, bytes);
+        const double keys =
+            fmin((double)(deal_blocks_before(0, ranks, 0, (n_kv + m3.block - 1) / m3.block) * m3.block),
+                 (double)n_kv);
+        check_true(&c, fabs(traffic_most_kv(&at) - traffic_sum(bytes) / (double)n_kv * keys) < 1,
+                   "%d ranks, %lld keys: the most", ranks, (long long)n_kv);
+    }
+    const traffic_call many = {&m3, 100, 200, 1280, 4, 4, true, 0};
+    check_true(&c, traffic_moves_queries(&many), "ten blocks, a hundred ranks: queries travel");
     check_end(&c);
 }
 
@@ -269,6 +316,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     cost_table();
     machines();
+    few_blocks();
     recall_by_hand();
     nothing_to_average();
     for (int n = 0; n < inputs_n_shapes; n++) {

@@ -911,7 +911,7 @@ static void a_million(void)
                  (verdict_budget){0, largest(in.v, DISTINCT * page) * u * (3 + 2 * moved), NULL});
     for (int r = 0; r < 4; r++)
         check_true(&c, m.sent[r] > 0 && m.sent[r] < 200e3, "rank %d sent %.0f bytes", r, m.sent[r]);
-    const traffic_call model = {&m.s, 4, 1, MILLION, 4, 4, false};
+    const traffic_call model = {&m.s, 4, 1, MILLION, 4, 4, false, 0};
     check_true(&c, m.sent[0] <= traffic_most_q(&model) / traffic_expected_pairs(&model) * 12 + 1,
                "home: %.0f, model %.0f", m.sent[0], traffic_most_q(&model));
     printf("# the home of the token sent %.0f bytes, the others %.0f, %.0f and %.0f\n", m.sent[0], m.sent[1],

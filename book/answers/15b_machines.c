@@ -16,8 +16,8 @@ int main(void)
 {
     const msa_shape small = {.n_heads = 16, .n_kv_heads = 2, .d_head = 16, .d_index = 16, .block = 32, .topk = 8};
     const msa_shape m3 = {.n_heads = 64, .n_kv_heads = 4, .d_head = 128, .d_index = 128, .block = 128, .topk = 16};
-    const traffic_call here = {&small, 4, 1, 2048, 4, 4, false};
-    traffic_call far = {&m3, 64, 1, 1 << 20, 2, 2, false};
+    const traffic_call here = {&small, 4, 1, 2048, 4, 4, false, 0};
+    traffic_call far = {&m3, 64, 1, 1 << 20, 2, 2, false, 0};
     double total;
     printf("share_here %.0f\n", choosing(&here, 6, &total)); /* 2 groups ask 3 owners */
     printf("share_64 %.0f\n", choosing(&far, traffic_expected_pairs(&far), &total));

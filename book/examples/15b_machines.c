@@ -102,7 +102,7 @@ static void one_token(chunk *c)
 static void a_chunk(chunk *c)
 {
     double model[TRAFFIC_N_KINDS], pairs = 0;
-    traffic_call call = {&c->s, RANKS, (double)c->s.n_q, TOKENS, 4, 4, false};
+    traffic_call call = {&c->s, RANKS, (double)c->s.n_q, TOKENS, 4, 4, false, 0};
     const double kv = run(c, parallel_pass_kv), q = run(c, parallel_pass_q);
     for (int r = 0; r < RANKS; r++)
         pairs += c->pairs[r];
@@ -133,7 +133,8 @@ static void at_m3(void)
     const msa_shape m3 = {.n_heads = 64, .n_kv_heads = 4, .d_head = 128, .d_index = 128, .block = 128, .topk = 16};
     printf("\nM3's heads, 2 bytes an element: chunks up to this part of the keys move queries\n   ranks     dense       MSA   owners asked by a row and group\n");
     for (int ranks = 2; ranks <= 1024; ranks *= ranks < 16 ? 2 : 8) {
-        const traffic_call msa = {&m3, ranks, 1, 1 << 20, 2, 2, false}, dense = {&m3, ranks, 1, 1 << 20, 2, 2, true};
+        const traffic_call msa = {&m3, ranks, 1, 1 << 20, 2, 2, false, 0},
+                           dense = {&m3, ranks, 1, 1 << 20, 2, 2, true, 0};
         printf("%8d %9.4f %9.4f   %.2f of %d\n", ranks, traffic_crossing(&dense) / dense.keys, traffic_crossing(&msa) / msa.keys,
                traffic_expected_pairs(&msa) / m3.n_kv_heads, ranks - 1);
     }

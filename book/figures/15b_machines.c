@@ -28,7 +28,7 @@ static double mean(const traffic_call *c, bool queries)
 /* Both are lines: one rises with the chunk, the other is flat; a dot where they cross. */
 static void ways(int ranks, bool dense, const char *color, const char *name, double down)
 {
-    traffic_call c = {&m3, ranks, 1, 1 << 20, 2, 2, dense};
+    traffic_call c = {&m3, ranks, 1, 1 << 20, 2, 2, dense, 0};
     const double one = mean(&c, true), keys = mean(&c, false), crossing = traffic_crossing(&c);
     line(x_of(1), y_of(one), x_of(1 << 20), y_of(one * (1 << 20)), color, 2);
     line(x_of(1), y_of(keys), x_of(1 << 20), y_of(keys), color, 1);

@@ -117,8 +117,8 @@ typedef struct machines {
 /* Mean bytes that a rank sends for a layer, 2 an element. */
 typedef struct moved {
     double dense_kv, dense_q, kv, kv_8, q;
-    double most_q; /* the most that a rank sends of q */
-    double held;   /* that it holds for kv */
+    double most_kv, most_q; /* the most that a rank sends of kv and of q */
+    double held;            /* what it holds for kv */
 } moved;
 
 static double mean_kv(traffic_call c)
@@ -137,11 +137,11 @@ static double mean_q(traffic_call c)
 
 static moved move(const msa_shape *s, int64_t ranks, int64_t n, int64_t chunk)
 {
-    traffic_call msa = {s, (int)ranks, (double)chunk, (double)n, 2, 2, false}, dense = msa, small = msa;
+    traffic_call msa = {s, (int)ranks, (double)chunk, (double)n, 2, 2, false, 0}, dense = msa, small = msa;
     dense.dense = true;
     small.index_key = 1;
-    return (moved){mean_kv(dense), mean_q(dense),        mean_kv(msa),      mean_kv(small),
-                   mean_q(msa),    traffic_most_q(&msa), traffic_held(&msa)};
+    return (moved){mean_kv(dense), mean_q(dense),         mean_kv(msa),         mean_kv(small),
+                   mean_q(msa),    traffic_most_kv(&msa), traffic_most_q(&msa), traffic_held(&msa)};
 }
 
 /* Three digits and a unit in ten columns. */
@@ -162,7 +162,7 @@ static void print_amount(double x, const char *unit)
 
 static void print_crossing(const msa_shape *s, const machines *m, bool dense)
 {
-    const traffic_call c = {s, (int)m->ranks, 1, 0x1p20, 2, 2, dense};
+    const traffic_call c = {s, (int)m->ranks, 1, 0x1p20, 2, 2, dense, 0};
     printf("%s: queries travel cheaper in chunks of up to %.4f of the keys, %.0f at 1M\n",
            dense ? "dense" : "MSA", traffic_crossing(&c) / c.keys, traffic_crossing(&c));
 }
@@ -189,7 +189,7 @@ static void print_machines(const msa_shape *s, const lengths *l, const machines 
             print_amount(x.kv_8, "B");
             print_amount(x.q, "B");
             print_amount(x.held, "B");
-            printf("  %-8s%9.3g%9.3g\n", x.q < x.kv ? "queries" : "keys", x.kv / m->link / 1e6,
+            printf("  %-8s%9.3g%9.3g\n", x.q < x.kv ? "queries" : "keys", x.most_kv / m->link / 1e6,
                    x.most_q / m->link / 1e6);
         }
     printf("\n");
@@ -212,15 +212,16 @@ static int write_machines(const char *command, const char *path, const msa_shape
         return 2;
     text[0] = 0;
     cli_append(text, size,
-               "n,chunk,ranks,dense_kv,dense_q,msa_kv,msa_kv_1byte_index,msa_q,msa_q_most,msa_kv_held\n");
+               "n,chunk,ranks,dense_kv,dense_q,msa_kv,msa_kv_1byte_index,msa_q,msa_kv_most,msa_q_most,msa_kv_"
+               "held\n");
     for (int i = 0; i < l->n; i++)
         for (int j = 0; j < m->chunk.n; j++) {
             const int64_t n = l->value[i], chunk = m->chunk.value[j];
             const moved x = move(s, m->ranks, n, chunk);
             if (chunk <= n)
-                cli_append(text, size, "%lld,%lld,%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n",
+                cli_append(text, size, "%lld,%lld,%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n",
                            (long long)n, (long long)chunk, (long long)m->ranks, x.dense_kv, x.dense_q, x.kv,
-                           x.kv_8, x.q, x.most_q, x.held);
+                           x.kv_8, x.q, x.most_kv, x.most_q, x.held);
         }
     int bad = cli_begin_output(command, "--csv", path);
     if (!bad && !io_write_file(path, &(io_chunk){text, strlen(text)}, 1, err))

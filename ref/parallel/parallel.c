@@ -9,8 +9,11 @@ traffic_call parallel_traffic(const parallel_call *c)
     double keys = 0;
     for (int n = 0; n < msa_n_seqs(s); n++)
         keys += msa_get_seq(s, n).n_q ? (double)msa_get_seq(s, n).n_kv : 0;
-    return (traffic_call){s,       c->keys->ranks, (double)c->rows->n, keys, sizeof(float), sizeof(float),
-                          c->dense};
+    traffic_call model = {s, c->keys->ranks, (double)c->rows->n, keys, sizeof(float), sizeof(float), c->dense,
+                          0};
+    for (int64_t i = 0; i < c->rows->n; i++)
+        model.owners += traffic_owners(&model, (double)(c->rows->at[i] / s->block + 1)) / model.rows;
+    return model;
 }
 
 msa_status parallel_attend(transport *t, parallel_call *c)

@@ -19,11 +19,12 @@
  *     P G dh e                              the heads of the group go to those who own a chosen block: P pairs
  *     P G (dh e + 4)                        whose partial output comes back with its LSE
  *
- * Dense attention has P = T Hkv (R-1), as every rank owns keys that a row sees. With MSA a row and group ask at most k - 1 or
- * k others, however many ranks there are. If a block's owner is any rank with equal chance, the home among them, one given
- * rank is missed by all k with (1 - 1/R)^k:
+ * Who attends to all of the n blocks that it sees asks all of their owners, which are min(R, n): so do rows of dense attention,
+ * and with MSA those of at most k blocks. Of more blocks MSA asks at most k - 1 or k others, however many ranks there are. If a
+ * block's owner is any rank with equal chance, one given rank is missed by all k with (1 - 1/R)^k. The home is one of the R:
  *
- *     P = T Hkv (R-1) (1 - (1 - 1/R)^k)     R = 4, k = 16: 2.97 of 3 others.  R = 64: 14.0 of 63
+ *     P = T Hkv (R-1) min(1, n/R)           all n blocks
+ *     P = T Hkv (R-1) (1 - (1 - 1/R)^k)     k of more. R = 4, k = 16: 2.97 of 3 others.  R = 64: 14.0 of 63
  *
  * The backward pass of a whole prompt moves keys as pass-KV does; each rank then has a part of the gradient of every key that
  * its rows see, and sends S (R-1) (2 Hkv dh + di) floats to the owners, which add up.
@@ -60,10 +61,29 @@ double traffic_candidate(const traffic_call *c)
     return (double)(sizeof(int32_t) + (c->element < 4 ? sizeof(float) : sizeof(double)));
 }
 
+double traffic_owners(const traffic_call *c, double blocks)
+{
+    const double ranks = c->ranks;
+    return c->dense || blocks <= c->s->topk ? fmin(ranks, blocks)
+                                            : ranks * (1 - pow(1 - 1 / ranks, c->s->topk));
+}
+
+/* The mean over the last rows of one sequence. From some block on, all ask as many. */
+static double last_owners(const traffic_call *c)
+{
+    const double begin = c->keys - c->rows, block = c->s->block, most = c->dense ? c->ranks : c->s->topk;
+    double sum = 0, end = fmin(begin, c->keys);
+    for (double n = floor(begin / block) + 1; n <= most && end < c->keys; n++) {
+        const double next = fmin(n * block, c->keys);
+        sum += (next - end) * traffic_owners(c, n);
+        end = next;
+    }
+    return (sum + (c->keys - end) * traffic_owners(c, most + 1)) / c->rows;
+}
+
 double traffic_expected_pairs(const traffic_call *c)
 {
-    const double chosen = fmin(c->s->topk, ceil(c->keys / c->s->block));
-    return others(c) * (c->dense ? 1 : 1 - pow(1 - 1.0 / c->ranks, chosen));
+    return others(c) * (c->owners > 0 ? c->owners : last_owners(c)) / c->ranks;
 }
 
 /* [pass_q] */
@@ -91,6 +111,14 @@ void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS])
     bytes[TRAFFIC_INDEX_KEYS] = c->dense ? 0 : copies * (s->d_index * c->index_key + scale);
 }
 /* [pass_kv] */
+
+double traffic_most_kv(const traffic_call *c)
+{
+    double bytes[TRAFFIC_N_KINDS];
+    const double block = c->s->block, own = fmin(ceil(ceil(c->keys / block) / c->ranks) * block, c->keys);
+    traffic_pass_kv(c, bytes);
+    return traffic_sum(bytes) / c->keys * own;
+}
 
 double traffic_held(const traffic_call *c)
 {
@@ -153,7 +181,8 @@ double traffic_most_q(const traffic_call *c)
 bool traffic_moves_queries(const traffic_call *c)
 {
     traffic_call two = *c;
-    two.ranks = c->ranks > 1 ? c->ranks : 2;
+    if (c->ranks == 1)
+        two.ranks = 2, two.owners = 0;
     return sum_q(&two) < sum_kv(&two);
 }
 

@@ -34,11 +34,17 @@ typedef struct traffic_call {
     double keys;        /**< S: keys of all sequences that have queries */
     double element;     /**< bytes of an element of Q, K, V, Qi and of a partial O: 4, the reference, or 2, a device */
     double index_key;   /**< bytes of an element of Ki; with 1 a block has a scale of 4 bytes beside it */
-    bool dense;         /**< dense attention: no index, and every rank owns chosen blocks */
+    bool dense;         /**< dense attention: no index, and a row attends to all blocks that it sees */
+    double
+        owners; /**< the mean of traffic_owners() over the rows; 0: these are the last ones of one sequence of S keys */
 } traffic_call;
 
-/** How many (row, group, rank other than the row's home) own a chosen block, if each of the k blocks that a row
- *  chooses lies anywhere with equal chance. What a run counts instead depends on its ids. */
+/** How many ranks own a block to which a row attends that sees so many, if each of the k that it chooses among more lies
+ *  anywhere with equal chance. */
+double traffic_owners(const traffic_call *c, double blocks);
+
+/** How many (row, group, rank other than the row's home) own a chosen block, by traffic_owners(). What a run counts instead
+ *  depends on its ids. */
 double traffic_expected_pairs(const traffic_call *c);
 
 /** Queries travel to the owners of the keys (pass-Q): bytes that all ranks together send, by kind, where `pairs`
@@ -47,6 +53,9 @@ void traffic_pass_q(const traffic_call *c, double pairs, double bytes[TRAFFIC_N_
 
 /** Keys travel to the queries (pass-KV): the same. */
 void traffic_pass_kv(const traffic_call *c, double bytes[TRAFFIC_N_KINDS]);
+
+/** What the rank that sends most sends when the keys of one sequence travel: it owns a block more than others. */
+double traffic_most_kv(const traffic_call *c);
 
 /** Bytes that every rank holds for a moment where keys travel, of a layer: whole sequences, and of K or V, or of Ki if that is
  *  wider, what has come and is not yet in its place. */
