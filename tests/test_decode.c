@@ -324,28 +324,30 @@ static void judge_drawn(check_case *c, const char *kernel, int n, int n_q, int m
     inputs_free(&in);
 }
 
-// 132 segments of 31 candidates each are more than a CTA chooses from in one turn: cuda/decode/choose_blocks.cuh.
-static void two_turns(void)
+static void judge_one(const char *name, const msa_shape *s)
 {
-    const msa_shape s = {.n_q = 1,
-                         .n_kv = 17400,
-                         .n_heads = 2,
-                         .n_kv_heads = 1,
-                         .d_head = 64,
-                         .d_index = 64,
-                         .block = 32,
-                         .topk = 32,
-                         .n_seqs = 1};
     inputs in;
-    check_case c = check_begin("more candidates than one turn takes");
-    if (inputs_new(&in, &s, INPUTS_NORMAL, check_seed(60))) {
+    check_case c = check_begin("%s", name);
+    if (inputs_new(&in, s, INPUTS_NORMAL, check_seed(60))) {
         const judge_report report =
-            judge_kernel(table_find("decode/swapped", "simt"), &s, &in, check_seed(61));
+            judge_kernel(table_find("decode/swapped", "simt"), s, &in, check_seed(61));
         check_true(&c, report.outcome == JUDGE_PASS, "%s", report.text);
         c.used = report.used;
         inputs_free(&in);
     }
     check_end(&c);
+}
+
+static void turns(void)
+{
+    // 132 segments of 31 candidates each are more than a CTA chooses from in one turn: cuda/decode/choose_blocks.cuh.
+    const msa_shape segments = {1, 17400, 2, 1, 64, 64, 32, 32, 1, NULL, NULL, NULL, NULL};
+    judge_one("more candidates than one turn takes", &segments);
+    // 64 columns leave room for the maxima of two stages: one CTA has four rounds, all of them in a chunk of 32 blocks.
+    const msa_shape rounds = {16, 1000, 4, 4, 64, 64, 128, 4, 1, NULL, NULL, NULL, NULL};
+    msa_engine_sms(1);
+    judge_one("rounds of fewer stages than a chunk has", &rounds);
+    msa_engine_sms(132);
 }
 
 static void counts(void)
@@ -683,7 +685,7 @@ static void on_devices(void)
 #ifdef HAVE_SIMT
     if (device == msa_engine()) {
         counts();
-        two_turns();
+        turns();
         corrupted();
     }
 #endif
