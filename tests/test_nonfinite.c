@@ -99,6 +99,12 @@ static void all_keys_silent(const msa_shape *s, inputs *in, const victim *a, flo
     (void)x;
     steer(s, in, a->seq.kv0, a->seq.kv0 + a->seq.n_kv, 1, -INFINITY);
 }
+/* So many that a kernel's first turn has no other, however long it is. */
+static void all_keys_but_the_last_silent(const msa_shape *s, inputs *in, const victim *a, float x)
+{
+    (void)x;
+    steer(s, in, a->seq.kv0, a->seq.kv0 + a->seq.n_kv - 1, 1, -INFINITY);
+}
 static void a_value(const msa_shape *s, inputs *in, const victim *a, float x)
 {
     row_of_keys(s, in->v, a->key, a->group)[a->channel] = x;
@@ -191,6 +197,7 @@ static const struct {
     {"a query", a_query, true, false},
     {"a block of logits -inf", a_silent_block, true, false},
     {"all logits -inf", all_keys_silent, true, false},
+    {"all logits but one -inf", all_keys_but_the_last_silent, true, false},
     {"a value", a_value, true, false},
     {"the last value", the_last_value, true, false},
     {"the first value", the_first_value, true, false},

@@ -145,7 +145,7 @@ mutant 'the bounds of two rounds in one place' screen_segments test_screened_ste
 mutant 'numbers of the first round' screen_segments test_screened_steps '$taken + 1 - $at, $buffer' '0, $buffer'
 mutant 'candidates of which only the best of a list is read' keep_candidates test_decode '$place < $lists.each' '$place < 1'
 mutant 'a warp whose weights are not in the sum' sum_of test_decode '($b.x + $b.y + $b.z + $b.w)' '($b.x + $b.y + $b.z)'
-mutant 'lists of which only the best is read' take_lists test_decode '$where, $place < $each' '$where, $place < 1'
+mutant 'lists of which only the best is read' take_lists test_screened_steps '$where, $place < $each' '$where, $place < 1'
 kernel 'a stage past the end of the ring' wait_stage dense/hopper 'mbarrier_wait(&$ring.full[$j % $stages], ...); return $ring.tile[' 'mbarrier_wait(&$ring.full[$j % ($stages + 1)], ...); return $ring.tile['
 kernel 'products that are not committed' issue_scores index/wgmma 'wgmma_commit();' ''
 kernel 'rows of an operand over each other' add_rows_by_rows index/wgmma 'const uint64_t $first_a = wgmma_descriptor(..., 16, 1024' 'const uint64_t $first_a = wgmma_descriptor(..., 16, 512'
