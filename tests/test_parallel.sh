@@ -269,6 +269,8 @@ else
         awk 'NF > 6 && $1 ~ /^[0-3]$/ { n += $6 == 67108864 + ($1 == 0) * 2048 } END { exit n != 4 }' "$W.out"
     check $? "keys that no rank has room for: each reads its own, and no more"
 fi
+[[ $engine -eq 0 ]] || refuses "expected sizes that the kernels of simt take on ranks, found G 2, dh 16" "sizes for no kernel of a device" \
+    processes 3 forward "${in[@]}" "${index[@]}" --backend simt
 refuses "k.npy" "a file that no rank has" processes 3 forward --q "$W/q.npy" --k "$W/none/k.npy" --v "$W/v.npy" "${index[@]}"
 refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
@@ -321,6 +323,14 @@ differs "other blocks" forward "${in[@]}" "${index[@]}" "forward ${in[*]} ${inde
 differs "another back end" dense "${in[@]}" "dense ${in[*]} --backend ref"
 differs "another kernel" forward "${in[@]}" "${index[@]}" "forward ${in[*]} ${index[*]} --kernel sparse/naive"
 differs "another length" decode "${step[@]}" "decode ${step[*]/%lens.npy/lens-other.npy}"
+cat > "$W/one-command-differs" << 'END2'
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne "$ODD" ] || { shift $#; eval "set -- '$MPI' $OTHER"; }
+exec "$@"
+END2
+for odd in '0 version' '2 version' '1 help' '1 train' '2 decode'; do
+    MPI=$MPI ODD=${odd% *} OTHER=${odd#* } refuses "expected one command, found '" "rank $odd, the others dense" \
+        timeout 60 mpirun -q -n 3 sh "$W/one-command-differs" "$MPI" dense "${in[@]}"
+done
 cat > "$W/one-dies" << 'END2'
 [ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne 1 ] || kill -9 $$
 exec "$@"

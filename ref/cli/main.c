@@ -89,6 +89,8 @@ static void correct_exit(void)
 
 static int run_command(int argc, char **argv)
 {
+    if (!cli_same_command(argc < 2 ? "" : argv[1]))
+        return 2;
     if (argc < 2)
         return cli_fail(NULL, "expected a command that 'msa help' lists, found none");
     const char *name = strcmp(argv[1], "--help") == 0      ? "help"

@@ -304,6 +304,15 @@ static msa_status work(transport *t, job *j, home *h, const char **why)
     return collect(t, j->call, h);
 }
 
+static void fail_sizes(const job *j)
+{
+    const msa_shape *s = j->call->s;
+    cli_fail(j->command,
+             "expected sizes that the kernels of %s take on ranks, found G %d, dh %d, di %d, block %d, k %d",
+             j->device ? j->device : j->ops->stage[MSA_STAGE_INDEX]->backend, s->n_heads / s->n_kv_heads,
+             s->d_head, s->d_index, s->block, s->topk);
+}
+
 static void run_rank(transport *t, void *context)
 {
     job *j = context;
@@ -325,9 +334,11 @@ static void run_rank(transport *t, void *context)
     const msa_status status = work(t, j, &h, &why);
     if (status != MSA_OK) {
         transport_last_word();
-        cli_fail(j->command,
-                 "rank %d of %d: expected memory for its part, and sizes that its kernels take, found: %s",
-                 t->rank, t->ranks, why ? why : msa_strerror(status));
+        if (status == MSA_ERR_UNSUPPORTED)
+            fail_sizes(j);
+        else
+            cli_fail(j->command, "rank %d of %d: expected memory for its part, found: %s", t->rank, t->ranks,
+                     why ? why : msa_strerror(status));
         t->end(t, 2);
     }
     free_home(&h);

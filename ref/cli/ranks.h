@@ -31,6 +31,9 @@ void cli_keep_will(const char *command, const char *rest);
 bool cli_says_who_died(void);
 /** A handler that ends this process: with such a line, or as the signal does. */
 void cli_end_by(int number);
+/** Whether all ranks have been given one command: else they would wait for each other in different places. The first rank says
+ *  so. */
+bool cli_same_command(const char *name);
 /** Whether the command can be several processes; the others would write the same files. */
 bool cli_takes_ranks(const char *name);
 /** Whether this is the rank that writes and prints. */

@@ -85,6 +85,28 @@ static void restore_stderr(bool say)
     close(mine);
 }
 
+bool cli_same_command(const char *name)
+{
+    transport *world = transport_world();
+    char mine[16] = "", all[CLI_MOST_RANKS][sizeof mine];
+    transport_part part[CLI_MOST_RANKS];
+    if (!world || world->ranks > CLI_MOST_RANKS)
+        return true;
+    snprintf(mine, sizeof mine, "%s", name);
+    for (int r = 0; r < world->ranks; r++)
+        part[r] = (transport_part){all[r], sizeof mine};
+    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){mine, sizeof mine}, part))
+        world->end(world, 2);
+    for (int r = 1; r < world->ranks; r++)
+        if (strcmp(all[r], all[0]) != 0) {
+            if (world->rank == 0)
+                cli_fail(NULL, "mpirun: expected one command, found '%s' on rank 0 and '%s' on rank %d",
+                         all[0], all[r], r);
+            return false;
+        }
+    return true;
+}
+
 int cli_agree(int status)
 {
     transport *world = transport_world();
