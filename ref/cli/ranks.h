@@ -17,7 +17,7 @@ typedef struct cli_ranks {
 #define CLI_MOST_RANKS 256
 /* clang-format off */
 #define CLI_OPT_ONLY_RANKS(r) \
-    {"--ranks", CLI_INT, &(r).n, 1, CLI_MOST_RANKS, "N ranks, threads that share the work as machines would; under mpirun its processes"}
+    {"--ranks", CLI_INT, &(r).n, 1, CLI_MOST_RANKS, "N ranks, threads that share the work as machines would (not under mpirun, whose processes are the ranks)"}
 #define CLI_OPT_RANKS(r) \
     CLI_OPT_ONLY_RANKS(r), \
     {"--move", CLI_TEXT, &(r).move, 0, 0, "WHAT goes to other ranks, queries or keys (default: the cheaper, by the model)"}
