@@ -274,6 +274,8 @@ refuses "--ranks:" "ranks under mpirun" processes 2 dense "${in[@]}" --ranks 2
 processes 2 cost > "$W.out" 2> "$W.err"
 [[ $? -eq 2 && $(wc -l < "$W.err") -eq 1 ]] && grep -q 'expected one process, found 2' "$W.err"
 check $? "a command that cannot be several"
+processes 1 cost --ranks 4 --n 1M > "$W.out" 2> "$W.err" && [[ ! -s $W.err ]] && "$MSA" cost --ranks 4 --n 1M | cmp -s - "$W.out"
+check $? "... is one process"
 on_device simt "on the engine, 2 processes" processes 2
 gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')
 if ! "$MSA" kernels | cut -f 2 | grep -qw cuda; then
