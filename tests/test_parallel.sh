@@ -114,6 +114,14 @@ gradients "4 threads" threads 4
 threads 3 backward "${args[@]}" --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
     grep -q '^3 ranks, queries travel, and keys for the gradients' "$W.out"
 check $? "the report of gradients says that they move keys, where queries travel too"
+# What ranks read is bytes of files, whatever those hold: K of 8 a number, V of 2, all rows once.
+payload "$W/k.npy" | perl -e 'local $/; print pack "d<*", unpack "f<*", <STDIN>' | npy "$W/k-8.npy" '<f8' '(213, 2, 16)'
+payload "$W/v.npy" | perl -e 'local $/; print map { substr $_, 2 } unpack "(a4)*", <STDIN>' | npy "$W/v-2.npy" '<V2' '(213, 2, 16)'
+rm -rf "$W/found"
+threads 3 dense --q "$W/q.npy" --k "$W/k-8.npy" --v "$W/v-2.npy" --backend ref --move queries --out "$W/found" > "$W.out" 2> "$W.err" &&
+    near "$W/dense/o.npy" "$W/found/o.npy" &&
+    awk 'NF > 6 && $1 ~ /^[0-2]$/ { n += $6 } END { exit n != 150 * 64 * 4 + 213 * 32 * (8 + 2) }' "$W.out"
+check $? "the bytes that ranks read are those of files of float64 and bf16"
 # One query, which one rank is the home of: the other has nothing to do but to move keys, and waits.
 zeros $((256 * 64)) | npy "$W/one-q.npy" '<f4' '(1, 256, 64)'
 zeros $((8192 * 64)) | npy "$W/one-k.npy" '<f4' '(8192, 1, 64)'
