@@ -226,13 +226,47 @@ done
 [[ -z $bad ]]
 check $? "... by names that are in the table$bad"
 rm -r "$W/plan"
-N=256 KEYS=512 REQUESTS=2 PAIRS=2 NAMES="forward decode" data/bench/ranks.sh "$W/ranks.txt" > "$W.out" 2> "$W.err"
+echo earlier > "$W/ranks.txt"
+no_ranks() { # no_ranks VARIABLE=VALUE EXPECTED [FILE]: refused in one line at once, and an earlier file is kept
+    local name=${1%%=*} file=${3-$W/ranks.txt}
+    timeout 20 env "$1" data/bench/ranks.sh "$file" > "$W.out" 2> "$W.err"
+    [[ $? -eq 2 && ! -s $W.out && $(wc -l < "$W.err") -eq 1 && $(ls "$W") == ranks.txt && $(< "$W/ranks.txt") == earlier ]] &&
+        grep -qF -- "ranks: $name: expected $2, found '${1#*=}'" "$W.err"
+    check $? "two ranks against two threads: $1"
+}
+for bad in N=-5 N=0 N=1K PAIRS=0 PAIRS=x KEYS=0 KEYS=abc REQUESTS=-1 REQUESTS=010 FEW=0 MANY=1e3; do
+    no_ranks $bad "an integer from 1 to 999999999"
+done
+no_ranks KEYS=1000 "a multiple of 128"
+no_ranks KEYS=100 "a multiple of 128"
+FEW=3 no_ranks MANY=3 "more steps than the 3 of FEW"
+FEW=3 no_ranks MANY=2 "more steps than the 3 of FEW"
+for bad in bogus '*' ' '; do
+    no_ranks "NAMES=$bad" "some of forward, decode and train"
+done
+no_ranks ON=../x "small letters, digits and -"
+mkfifo "$W.fifo"
+no_ranks FILE="$W.fifo" "a file, or nothing yet" "$W.fifo"
+rm "$W.fifo"
+no_ranks FILE="$W" "a file, or nothing yet" "$W"
+no_ranks FILE=--help "a file's name, or nothing (the head of this script says what can be chosen)" --help
+# FILE is relative to where one stands.
+(cd "$W" && N=256 KEYS=512 REQUESTS=2 PAIRS=2 NAMES="forward decode" "$OLDPWD/data/bench/ranks.sh" ranks.txt) > "$W.out" 2> "$W.err"
 measured=$?
 if grep -q '^ranks: skipped' "$W.out"; then
     skip "two ranks against two threads" "no msa-mpi or no mpirun here"
 else
     [[ $measured -eq 0 && ! -s $W.err && $(grep -cE 'two threads [0-9.]+ ms, two ranks [0-9.]+ ms, ratio [0-9.]+ \([0-9.]+ to [0-9.]+ of 2 pairs\)$' "$W/ranks.txt") -eq 3 ]]
     check $? "two ranks against two threads, forward both ways and decode"
+    echo earlier > "$W/ranks.txt"
+    no_ranks FILE="$W/ranks.txt/x" "a place where it can be written" "$W/ranks.txt/x"
+    # A measurement that fails: what the program says of it, once (and once of its version), and the earlier file.
+    printf '#!/bin/sh\necho "msa: none" >&2\nexit 2\n' > "$W.msa" && chmod +x "$W.msa"
+    MSA=$W.msa KEYS=512 PAIRS=2 NAMES=decode data/bench/ranks.sh "$W/ranks.txt" > "$W.out" 2> "$W.err"
+    [[ $? -eq 1 && $(sort "$W.err" | uniq -c) =~ ^\ *2\ msa:\ none$ && $(ls "$W") == ranks.txt && $(< "$W/ranks.txt") == earlier ]] &&
+        grep -qx "decode of 1 x 512 keys: failed" "$W.out"
+    check $? "... one that fails leaves the earlier file"
+    rm "$W.msa"
 fi
 rm -f "$W/ranks.txt"
 

@@ -736,6 +736,10 @@ for lengths in 0 -1 x '' , 1K, ,1K 1k 1KK 1.5M 1G 99999999999999999999 2000000M 
 done
 refuses "--chunk:" "cost: --chunk 0" cost --ranks 2 --chunk 0
 refuses "--ranks:" "cost: one rank" cost --ranks 1
+refuses "--link: expected it with --ranks, found it alone" "cost: --link without --ranks" cost --link 50
+refuses "--chunk: expected it with --ranks, found it alone" "cost: --chunk without --ranks" cost --chunk 64 --n 1K
+refuses "--chunk: expected one of at most the 1024 tokens of --n, found '4K,2K'" "cost: no chunk that fits" cost --ranks 4 --n 512,1K \
+    --chunk 4K,2K --csv "$W/none.csv"
 refuses "--heads:" "cost: heads that do not divide" cost --heads 7 --kv-heads 2
 refuses "--topk:" "cost: --topk 0" cost --topk 0
 

@@ -70,6 +70,21 @@ wait $pid 2> /dev/null
 check $? "a signal ends the last judgement, and the state is there"
 rm -f "$W"/judged.* "$W/long"
 
+# A fault that somebody sends ends the run as any other does, also where OpenBLAS watches for its own.
+(ulimit -c 0; exec=exec steps=100000 train "$W/fault.safetensors") > "$W.out" 2>&1 &
+pid=$!
+until [[ -e $W/fault.safetensors.train ]] || ! kill -0 $pid 2> /dev/null; do sleep 0.05; done
+kill -SEGV $pid
+for i in {1..100}; do kill -0 $pid 2> /dev/null && sleep 0.1; done
+! kill -KILL $pid 2> /dev/null
+ended=$?
+wait $pid 2> /dev/null
+status=$?
+ldd "$MSA" | grep -q lib.san && [[ $status -ne 0 ]] && status=139 # it has a report and a status of its own
+[[ $status -eq 139 && $ended -eq 0 ]]
+check $? "the first SIGSEGV that is sent ends a run"
+rm -f "$W"/fault.*
+
 killed=0 wrong=0 finished=0
 rm -f "$W"/cut.*
 while [[ $killed -lt $kills && $wrong -lt 3 ]]; do # where training fails, nothing is there to be killed

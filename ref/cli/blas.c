@@ -50,12 +50,16 @@ static void give_up(const char *expected, const char *found)
 static _Thread_local volatile sig_atomic_t inside;
 static struct sigaction theirs;
 
-/* Anybody else's fault comes again, without us. */
-static void on_fault(int number)
+/* Anybody else's fault comes again, without us. A signal that was sent does not come again by itself. */
+static void on_fault(int number, siginfo_t *info, void *context)
 {
-    if (inside)
+    (void)context;
+    const bool sent = info->si_code <= 0;
+    if (inside && !sent)
         give_up("memory for its own use", "none (a segmentation fault in it)");
     sigaction(number, &theirs, NULL);
+    if (sent)
+        raise(number);
 }
 
 /* A call of itself without an end, which is how the Fortran library reports that it has no memory, leaves no
@@ -66,7 +70,8 @@ static void watch_faults(void)
     stack_t now;
     if (sigaltstack(NULL, &now) == 0 && now.ss_flags & SS_DISABLE)
         sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
-    sigaction(SIGSEGV, &(struct sigaction){.sa_handler = on_fault, .sa_flags = SA_ONSTACK}, &theirs);
+    sigaction(SIGSEGV, &(struct sigaction){.sa_sigaction = on_fault, .sa_flags = SA_ONSTACK | SA_SIGINFO},
+              &theirs);
 }
 
 static bool there_is_room(void)

@@ -245,11 +245,25 @@ static int report(const char *command, const char *csv, const msa_shape *s, cons
     return csv ? cli_commit_outputs(command) : 0;
 }
 
+/* Whether there is a row to print. */
+static int check_chunks(const char *command, const char *list, const lengths *l, const lengths *chunk)
+{
+    int64_t longest = 0, least = chunk->value[0];
+    for (int i = 0; i < l->n; i++)
+        longest = l->value[i] > longest ? l->value[i] : longest;
+    for (int j = 1; j < chunk->n; j++)
+        least = chunk->value[j] < least ? chunk->value[j] : least;
+    return least <= longest
+               ? 0
+               : cli_fail(command, "--chunk: expected one of at most the %lld tokens of --n, found '%s'",
+                          (long long)longest, list);
+}
+
 int cmd_cost(int argc, char **argv)
 {
-    const char *list = NULL, *chunks = "1,64,4K,64K,1M", *csv = NULL;
+    const char *list = NULL, *chunks = NULL, *csv = NULL;
     int64_t heads = 64, kv_heads = 4, d_head = 128, d_index = 128, block = 128, topk = 16;
-    machines m = {.link = 50};
+    machines m = {.link = 0};
     const cli_option options[] = {
         {"--n", CLI_TEXT, &list, 0, 0,
          "LIST of context lengths; K is 2^10, M is 2^20 (default: 32K to 1M; with --ranks 128K to 16M)"},
@@ -260,18 +274,28 @@ int cmd_cost(int argc, char **argv)
         {"--block", CLI_INT, &block, 1, CLI_MAX_BLOCK, "N tokens in a key block"},
         {"--topk", CLI_INT, &topk, 1, CLI_MAX_TOPK, "N blocks kept"},
         {"--ranks", CLI_INT, &m.ranks, 2, 1 << 20, "N machines that share the keys: what moves between them"},
-        {"--chunk", CLI_TEXT, &chunks, 0, 0, "LIST of numbers of queries, with --ranks"},
-        {"--link", CLI_REAL, &m.link, 1e-6, 1e6, "GB/s that a machine can send, with --ranks"},
+        {"--chunk", CLI_TEXT, &chunks, 0, 0,
+         "LIST of numbers of queries, with --ranks (default 1,64,4K,64K,1M)"},
+        {"--link", CLI_REAL, &m.link, 1e-6, 1e6, "GB/s that a machine can send, with --ranks (default 50)"},
         {"--csv", CLI_TEXT, &csv, 0, 0, "FILE receives the table with operations and bytes"},
         {0}};
     lengths l = {0};
     int status = cli_parse(argc, argv, options, NULL);
+    if (!status && !m.ranks && (chunks || m.link > 0))
+        status =
+            cli_fail(argv[0], "%s: expected it with --ranks, found it alone", chunks ? "--chunk" : "--link");
+    if (!chunks)
+        chunks = "1,64,4K,64K,1M";
+    if (!(m.link > 0))
+        m.link = 50;
     if (!list)
         list = m.ranks ? "128K,512K,1M,4M,16M" : "32K,64K,128K,256K,512K,1M";
     if (!status)
         status = read_lengths(argv[0], "--n", list, &l);
     if (!status)
         status = read_lengths(argv[0], "--chunk", chunks, &m.chunk);
+    if (!status)
+        status = check_chunks(argv[0], chunks, &l, &m.chunk);
     if (!status && heads % kv_heads != 0)
         status = cli_fail(argv[0], "--heads: expected a multiple of the %lld key-value heads, found %lld",
                           (long long)kv_heads, (long long)heads);

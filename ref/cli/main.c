@@ -99,7 +99,7 @@ static int run_command(int argc, char **argv)
     cli_command *run = find(name);
     if (!run)
         return unknown(name);
-    if (transport_world() && !cli_takes_ranks(name))
+    if (transport_world() && transport_world()->ranks > 1 && !cli_takes_ranks(name))
         return cli_fail(
             name,
             "expected one process, found %d: mpirun can have forward, backward, dense, decode and train",

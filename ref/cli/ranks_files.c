@@ -7,8 +7,9 @@
 static bool read_part(ranks_files *f, cli_tensor which, int64_t at, int64_t n, float *to)
 {
     size_t rounded = 0; /* the note has it, of all */
-    f->bytes += (double)n * sizeof *to;
-    return io_read_part(&f->t->source[which], (size_t)at, (size_t)n, to, &rounded, f->err);
+    const io_source *source = &f->t->source[which];
+    f->bytes += (double)n * (double)io_element_bytes(source->stored.element);
+    return io_read_part(source, (size_t)at, (size_t)n, to, &rounded, f->err);
 }
 
 /* [Hkv,page,dh] of a file to [n,Hkv,dh]. */

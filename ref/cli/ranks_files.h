@@ -13,7 +13,7 @@ typedef struct ranks_files {
     const cli_tensors *t; /**< with `dealt` */
     bool
         paged; /**< keys lie in pages, with the heads outside: CLI_K_PAGES and so on, as `msa decode` has them */
-    double bytes; /**< read so far, as they are in memory */
+    double bytes; /**< of files, read so far */
     io_error err; /**< why a read has failed; empty: none has */
 } ranks_files;
 
