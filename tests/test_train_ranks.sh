@@ -100,7 +100,7 @@ OTHER="--lr 1e-3" refuses "rank 1 of 2: expected the text and options of rank 0"
     mpirun -q -n 2 sh "$W/one-differs" "$MPI" --
 OTHER="--clip 0" refuses "--clip" "one of two ranks fails" mpirun -q -n 2 sh "$W/one-differs" "$MPI" --
 
-# A rank that is killed after some steps; the run goes on with three, and with one process, from the same state.
+# A rank that is killed after some steps (Open MPI may say "Read -1", if it was copying from it); the run goes on with three, and with one process, from the same state.
 cat > "$W/says-its-process" << 'END2'
 echo $$ > "$PIDS.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}"
 exec "$@"
@@ -113,7 +113,7 @@ while kill -0 $pid 2> /dev/null && [[ $(wc -l < "$W/cut.csv" 2> /dev/null) -lt 8
 kill -KILL "$(< "$W/pid.1")"
 wait $pid
 [[ $? -ne 0 && -e $W/cut.safetensors.train && ! -e $W/cut.safetensors ]] &&
-    [[ $(< "$W.err") == "msa train: rank 1 of 2 has died: the same command goes on from the last saved state" ]]
+    [[ $(grep -v '^Read -1, expected [0-9]*, errno = 3$' "$W.err") == "msa train: rank 1 of 2 has died: the same command goes on from the last saved state" ]]
 check $? "one of two ranks is killed: the other says so and ends, the last state is there"
 cp "$W/cut.safetensors.train" "$W/state" && cp "$W/cut.csv" "$W/rows"
 on() { # on NAME PROGRAM... -- [OPTION...]: goes on for a few steps
