@@ -645,6 +645,7 @@ static void refusals(void)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    amx_choose(amx_at_hand()); // one body for all: else steps without a copy stream where nothing multiplies bf16
     every_kind();
     between_two_codes();
     fast_kernels();

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../ref/fast/amx_kernels.h"
 #include "../ref/table/table.h"
 #include "support/check.h"
 #include "support/index_keys.h"
@@ -118,6 +119,7 @@ static void open_steps(bool stretched, int64_t n_kv, double most)
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
+    amx_choose(amx_at_hand()); // one body for all: else steps without a copy stream where nothing multiplies bf16
     const int64_t keys = tap_full() ? 1 << 20 : 1 << 17, queries = tap_full() ? 4096 : 128;
     const msa_shape s = {queries, keys, 1, 1, D, D, BLOCK, TOPK, 1, NULL, NULL, NULL, NULL};
     open_blocks(false, &s, tap_full() ? 0.012 : 0.08);
