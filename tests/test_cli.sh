@@ -239,7 +239,7 @@ runs 0 "cost: between machines" cost --ranks 4 --n 1M --chunk 1,1M --link 25 --c
 says '^ +1M +1 +1\.61 GB +24\.8 kB +1\.81 GB +1\.71 GB .* 3\.49 GB +queries '
 says '^ +1M +1M .* keys '
 says '^MSA: queries travel cheaper in chunks of up to 0\.'
-awk -F , 'NF != 10 { bad = 1 } $2 == 1 && ($6 != 3 * 2304 * 1048576 / 4 || $10 != 3328 * 1048576) { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
+awk -F , 'NF != 11 { bad = 1 } $2 == 1 && ($6 != 3 * 2304 * 1048576 / 4 || $9 != $6 || $11 != 3328 * 1048576) { bad = 1 } END { exit bad || NR != 3 }' "$W/ranks.csv"
 check $? "... with the bytes in the CSV"
 
 runs 0 "kernels" kernels
