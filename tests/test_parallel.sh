@@ -357,7 +357,7 @@ ends() { # ends NAME LINE PROGRAM...: some status, this line and no other of our
 ends "one of three ranks is killed before it joins" "" mpirun -q -n 3 sh "$W/one-dies" "$MPI" forward "${in[@]}" "${index[@]}"
 # Later, in the middle of many seconds of work: it has opened the last of its files, so all have joined.
 cat > "$W/one-dies-later" << 'END2'
-[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne "$WHO" ] || (until ls -l /proc/$$/fd | grep -q one-k; do sleep 0.05; done; sleep 0.5; kill -9 $$) &
+[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-0}}" -ne "$WHO" ] || (until ls -l /proc/$$/fd 2> /dev/null | grep -q one-k; do sleep 0.05; done; sleep 0.5; kill -9 $$) &
 exec "$@"
 END2
 zeros $((8192 * 512)) | npy "$W/long-q.npy" '<f4' '(8192, 8, 64)'

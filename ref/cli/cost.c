@@ -197,9 +197,9 @@ static void print_machines(const msa_shape *s, const lengths *l, const machines 
     print_crossing(s, m, false);
     printf(
         "KV: keys travel to the queries; Q: queries to the owners of the keys, and partial outputs back. KV "
-        "holds: what\nevery rank then has for a moment, of the keys of all. That, moves and both times are "
-        "of MSA "
-        "with 16-bit index keys;\n8-bit ones travel in KV alone.\n");
+        "holds: what\nevery rank then has for a moment, of the keys of all. That, moves and ms are of MSA "
+        "with "
+        "16-bit index keys;\n8-bit ones travel in KV alone.\n");
 }
 
 static int write_machines(const char *command, const char *path, const msa_shape *s, const lengths *l,

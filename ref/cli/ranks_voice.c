@@ -85,18 +85,24 @@ static void restore_stderr(bool say)
     close(mine);
 }
 
+/* What all ranks have, rank after rank. */
+static void tell_all(transport *world, const void *mine, size_t bytes, void *all)
+{
+    transport_part part[CLI_MOST_RANKS];
+    for (int r = 0; r < world->ranks; r++)
+        part[r] = (transport_part){(char *)all + (size_t)r * bytes, bytes};
+    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){(void *)(uintptr_t)mine, bytes}, part))
+        world->end(world, 2);
+}
+
 bool cli_same_command(const char *name)
 {
     transport *world = transport_world();
     char mine[16] = "", all[CLI_MOST_RANKS][sizeof mine];
-    transport_part part[CLI_MOST_RANKS];
     if (!world || world->ranks > CLI_MOST_RANKS)
         return true;
     snprintf(mine, sizeof mine, "%s", name);
-    for (int r = 0; r < world->ranks; r++)
-        part[r] = (transport_part){all[r], sizeof mine};
-    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){mine, sizeof mine}, part))
-        world->end(world, 2);
+    tell_all(world, mine, sizeof mine, all);
     for (int r = 1; r < world->ranks; r++)
         if (strcmp(all[r], all[0]) != 0) {
             if (world->rank == 0)
@@ -111,7 +117,6 @@ int cli_agree(int status)
 {
     transport *world = transport_world();
     int all[CLI_MOST_RANKS] = {0}, first = -1;
-    transport_part part[CLI_MOST_RANKS];
     if (!world || agreed)
         return status;
     agreed = true;
@@ -120,10 +125,7 @@ int cli_agree(int status)
             cli_fail(NULL, "mpirun: expected at most %d processes, found %d", CLI_MOST_RANKS, world->ranks);
         return 2;
     }
-    for (int r = 0; r < world->ranks; r++)
-        part[r] = (transport_part){&all[r], sizeof all[r]};
-    if (!transport_gather(world, TRAFFIC_OTHER, (transport_part){&status, sizeof status}, part))
-        world->end(world, 2);
+    tell_all(world, &status, sizeof status, all);
     for (int r = world->ranks - 1; r >= 0; r--)
         first = all[r] ? r : first;
     restore_stderr(first > 0 && first == world->rank);

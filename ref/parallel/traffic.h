@@ -35,8 +35,7 @@ typedef struct traffic_call {
     double element;     /**< bytes of an element of Q, K, V, Qi and of a partial O: 4, the reference, or 2, a device */
     double index_key;   /**< bytes of an element of Ki; with 1 a block has a scale of 4 bytes beside it */
     bool dense;         /**< dense attention: no index, and a row attends to all blocks that it sees */
-    double
-        owners; /**< the mean of traffic_owners() over the rows; 0: these are the last ones of one sequence of S keys */
+    double owners; /**< mean of traffic_owners() over the rows; 0: these are the last ones of one sequence */
 } traffic_call;
 
 /** How many ranks own a block to which a row attends that sees so many, if each of the k that it chooses among more lies
